@@ -1,0 +1,41 @@
+# make run    install, and serve a demonstration
+# make test   install what the tests need, check everything, run all tests
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+# Debian's names. Installed where we may; where they are missing, CI fails and others are told.
+SYSTEM_PACKAGES = nginx-light curl openssl wrk
+
+.PHONY: run test install system lint clean
+
+run: install
+	$(BIN)/python -m fasthook.cli.demo
+
+test: install system lint
+	$(BIN)/python -m pytest
+
+install: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $@
+
+system:
+	@missing=""; \
+	for program in nginx curl openssl wrk; do \
+	  PATH="$$PATH:/usr/sbin" command -v $$program >/dev/null || missing="$$missing $$program"; \
+	done; \
+	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(SYSTEM_PACKAGES) >/dev/null; \
+	elif [ -n "$$missing" ]; then echo "not installed, so some tests are skipped:$$missing"; fi
+
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) .run .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

@@ -1,0 +1,136 @@
+"""The admin listener: `/healthz`, `/readyz`, and `/metrics` in Prometheus' text format.
+
+Counting is done with plain integers on the line, and turned into metrics only when asked: a
+library's counters, with their locks and labels, would cost the hot path a tenth of its speed.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from fasthook.model import Outcome, Request
+from fasthook.wire.answers import Answer, render
+from fasthook.wire.connection import Connection
+
+_BUCKETS_S: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0)
+_METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Metrics:
+    """What happened since the start. Labels are names of the configuration alone: bounded."""
+
+    def __init__(self) -> None:
+        self.requests: dict[tuple[str, str], int] = {}  # (endpoint, "accepted" or a status)
+        self.outcomes: dict[tuple[str, str], int] = {}  # (handler, kind)
+        self._durations: dict[str, list[int]] = {}
+        self._seconds: dict[str, float] = {}
+
+    def request(self, endpoint: str, result: str) -> None:
+        """Count an answered request."""
+        key = (endpoint, result)
+        self.requests[key] = self.requests.get(key, 0) + 1
+
+    def outcome(self, outcome: Outcome) -> None:
+        """Count an attempt."""
+        name = outcome.handler
+        key = (name, outcome.kind)
+        self.outcomes[key] = self.outcomes.get(key, 0) + 1
+        counts = self._durations.get(name)
+        if counts is None:
+            counts = self._durations[name] = [0] * (len(_BUCKETS_S) + 1)
+            self._seconds[name] = 0.0
+        counts[bisect_left(_BUCKETS_S, outcome.duration_s)] += 1
+        self._seconds[name] += outcome.duration_s
+
+    def families(self) -> Iterable[Metric]:
+        """As Prometheus has them."""
+        requests = CounterMetricFamily(
+            "fasthook_requests", "Requests by what became of them.", labels=("endpoint", "result")
+        )
+        for (endpoint, result), count in sorted(self.requests.items()):
+            requests.add_metric((endpoint, result), count)
+        yield requests
+        attempts = CounterMetricFamily(
+            "fasthook_attempts", "Attempts by what they came to.", labels=("handler", "outcome")
+        )
+        for (name, kind), count in sorted(self.outcomes.items()):
+            attempts.add_metric((name, kind), count)
+        yield attempts
+        duration = HistogramMetricFamily(
+            "fasthook_attempt_duration_seconds", "How long attempts took.", labels=("handler",)
+        )
+        for name, counts in sorted(self._durations.items()):
+            duration.add_metric((name,), _cumulative(counts), self._seconds[name])
+        yield duration
+
+
+def _cumulative(counts: list[int]) -> list[tuple[str, float]]:
+    total = 0
+    buckets = []
+    for bound, count in zip((*map(str, _BUCKETS_S), "+Inf"), counts, strict=True):
+        total += count
+        buckets.append((bound, float(total)))
+    return buckets
+
+
+class _Families(Collector):
+    def __init__(self, families: Callable[[], Iterable[Metric]]) -> None:
+        self.collect = families  # type: ignore[method-assign]
+
+    def collect(self) -> Iterable[Metric]:
+        raise NotImplementedError
+
+
+def gauge(name: str, help_text: str, values: dict[str, float], label: str = "") -> Metric:
+    """A gauge with one value, or with one for each value of a label."""
+    family = GaugeMetricFamily(name, help_text, labels=(label,) if label else ())
+    for key, value in values.items():
+        family.add_metric((key,) if label else (), value)
+    return family
+
+
+class Admin:
+    """Answers the requests of the admin listener."""
+
+    def __init__(
+        self, not_ready: Callable[[], str], families: Callable[[], Iterable[Metric]]
+    ) -> None:
+        """`not_ready()` says why the service is not ready, or "" if it is."""
+        self._not_ready = not_ready
+        self._registry = CollectorRegistry()
+        self._registry.register(_Families(families))
+
+    def receive(self, request: Request, connection: Connection, number: int) -> Answer:
+        """See `wire.connection.Receive`."""
+        answer = _PAGES.get(request.path)
+        if answer is None:
+            return render(404, b"not found\n")
+        if request.method not in (b"GET", b"HEAD"):
+            return render(405, b"method not allowed\n", fields=(("Allow", "GET, HEAD"),))
+        return answer(self)
+
+    def _health(self) -> Answer:
+        return render(200, b"ok\n")
+
+    def _readiness(self) -> Answer:
+        reason = self._not_ready()
+        return render(503, f"{reason}\n".encode()) if reason else render(200, b"ready\n")
+
+    def _metrics(self) -> Answer:
+        return render(200, generate_latest(self._registry), content_type=_METRICS_TYPE)
+
+
+_PAGES: Final[dict[bytes, Callable[[Any], Answer]]] = {
+    b"/healthz": Admin._health,
+    b"/readyz": Admin._readiness,
+    b"/metrics": Admin._metrics,
+}

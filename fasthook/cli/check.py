@@ -1,0 +1,53 @@
+"""`fasthook check`: is the configuration good, and what would it do?"""
+
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from fasthook import config, plan
+from fasthook.cli.options import config_option, json_option
+from fasthook.config import Config
+from fasthook.plan import Plan
+
+
+@click.command("check")
+@config_option
+@json_option
+def command(config_path: Path, as_json: bool) -> None:
+    """Say whether the configuration is good; start nothing.
+
+    Reads the secrets and imports the handlers, as `serve` would. Exit code 2: it is not good.
+    """
+    settings = config.load(config_path)
+    made = plan.make(settings)
+    rows = [_row(settings, made, index) for index in range(len(made.endpoints))]
+    if as_json:
+        report = {"config": str(config_path), "endpoints": rows, "warnings": made.warnings}
+        click.echo(msgspec.json.format(msgspec.json.encode(report)))
+        return
+    table = Table("endpoint", "path", "provider", "secrets", "handlers", box=None, pad_edge=False)
+    for row in rows:
+        secrets = ", ".join(row["secrets"]) or "none"
+        table.add_row(
+            row["name"], row["path"], row["provider"], secrets, ", ".join(row["handlers"])
+        )
+    Console().print(table)
+    for warning in made.warnings:
+        click.secho(f"warning: {warning}", fg="yellow", err=True)
+    click.echo(f"{config_path}: good")
+
+
+def _row(settings: Config, made: Plan, index: int) -> dict[str, Any]:
+    endpoint = settings.endpoint[index]
+    return {
+        "name": endpoint.name,
+        "path": endpoint.path,
+        "provider": endpoint.provider,
+        "secrets": [secret.source for secret in endpoint.secrets],
+        "handlers": list(endpoint.handlers),
+        "status": made.statuses[endpoint.name],
+    }

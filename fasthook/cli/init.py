@@ -1,0 +1,79 @@
+"""`fasthook init`: a small project with a handler of one's own, ready to run."""
+
+import re
+import secrets
+import sys
+from importlib import resources
+from pathlib import Path
+from string import Template
+
+import click
+
+from fasthook.errors import ConfigError
+from fasthook.intake import catalogue
+from fasthook.intake.signing import sample_secret
+
+_FILES = resources.files("fasthook.cli") / "template"
+
+
+@click.command("init")
+@click.argument("directory", type=click.Path(path_type=Path), default=Path())
+@click.option("--provider", default="github", show_default=True, help="Who will send.")
+def command(directory: Path, provider: str) -> None:
+    """Write a small project into DIRECTORY: configuration, handler, test, secret.
+
+    Nothing that exists is overwritten.
+    """
+    if provider in ("none", "custom"):
+        raise click.UsageError("--provider: expected one of `fasthook providers`")
+    known = catalogue.load(provider)
+    package = _package_name(directory)
+    values = {
+        "package": package,
+        "provider": provider,
+        "name": known.name,
+        "event": next(iter(known.samples), "event"),
+    }
+    files = {
+        Path("pyproject.toml"): "pyproject.toml",
+        Path("fasthook.toml"): "fasthook.toml",
+        Path(package, "__init__.py"): "__init__.py",
+        Path(package, "handlers.py"): "handlers.py",
+        Path("tests", "test_handlers.py"): "test_handlers.py",
+        Path(".gitignore"): "gitignore",
+    }
+    existing = [path for path in (*files, Path("secrets", provider)) if (directory / path).exists()]
+    if existing:
+        raise ConfigError(f"{directory / existing[0]}: exists already; nothing was written")
+    for path, template in files.items():
+        text = Template((_FILES / f"{template}.txt").read_text(encoding="utf-8"))
+        _write(directory / path, text.substitute(values))
+    scheme = known.schemes[known.default_scheme]
+    secret = sample_secret(scheme, secrets.token_bytes(32))
+    _write(directory / "secrets" / provider, secret + "\n", 0o600)
+    _say_what_next(directory, provider)
+
+
+def _package_name(directory: Path) -> str:
+    name = re.sub(r"\W+", "_", directory.absolute().name.lower()).strip("_")
+    if not name or name[0].isdigit() or name in ("fasthook", "tests", *sys.stdlib_module_names):
+        name = f"hooks_{name}".rstrip("_")
+    return name
+
+
+def _write(path: Path, text: str, mode: int = 0o644) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o755 if mode == 0o644 else 0o700)
+    path.touch(mode=mode, exist_ok=False)
+    path.write_text(text, encoding="utf-8")
+
+
+def _say_what_next(directory: Path, provider: str) -> None:
+    step = f"cd {directory}\n  " if directory.absolute() != Path.cwd() else ""
+    click.echo(
+        f"A project for {provider} stands in {directory.absolute()}.\n\n"
+        f"  {step}pip install -e .\n"
+        f"  fasthook serve\n\n"
+        f"and in another terminal:\n\n"
+        f"  {step}fasthook send {provider}\n\n"
+        f"The secret to enter at the provider is in secrets/{provider}."
+    )

@@ -1,0 +1,218 @@
+"""`fasthook send`: sign and send events as a provider does."""
+
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import click
+import orjson
+import urllib3
+from rich.console import Console
+from rich.progress import track
+
+from fasthook import config
+from fasthook.cli.options import config_option
+from fasthook.config import Endpoint
+from fasthook.errors import ConfigError, Rejection
+from fasthook.intake import catalogue
+from fasthook.intake.catalogue import Provider
+from fasthook.intake.schemes import Scheme
+from fasthook.intake.signing import sign
+from fasthook.intake.templates import Selector
+from fasthook.model import Request
+from fasthook.plan import provider_of, scheme_of
+from fasthook.values import Secret
+from fasthook.wire.sockets import parse_tcp
+
+TAMPERINGS = ("body", "signature", "secret", "timestamp")
+_STALE_S = 3600
+
+
+class Target(NamedTuple):
+    """Where to send, and how to sign."""
+
+    url: str
+    provider: Provider
+    scheme: Scheme | None
+    secret: bytes
+
+
+@click.command("send")
+@click.argument("endpoint", required=False)
+@config_option
+@click.option("--provider", help="Sign as this provider does.")
+@click.option("--scheme", "scheme_name", default="", help="One of the provider's schemes.")
+@click.option("--secret", help="env:NAME, file:PATH, plain:TEXT, or the secret itself.")
+@click.option("--url", help="Where to send.")
+@click.option("--event", help="Event type; without --body it also chooses the sample.")
+@click.option("--body", "body_path", type=click.File("rb"), help="A file, or - for standard input.")
+@click.option("--id", "event_id", help="Event id; by default each event gets a new one.")
+@click.option("--count", type=click.IntRange(1), default=1, help="How many events.")
+@click.option(
+    "--tamper",
+    is_flag=False,
+    flag_value="body",
+    type=click.Choice(TAMPERINGS),
+    help="Spoil it after signing (body if no part is named), to see it refused.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="Only a summary.")
+def command(endpoint: str | None, config_path: Path, **options: Any) -> None:
+    """Send signed events to a receiver.
+
+    With ENDPOINT, address, provider and secret come from the configuration; without, they are
+    given by --url, --provider and --secret. Exit code 1: some answer was not 2xx.
+    """
+    target = _target(endpoint, config_path, options)
+    body_file = options["body_path"]
+    given = body_file.read() if body_file is not None else None
+    client = urllib3.PoolManager(retries=False, timeout=30)
+    count, statuses = options["count"], list[int]()
+    numbers: Any = range(count)
+    if count > 1 and Console().is_terminal:
+        numbers = track(numbers, "sending", transient=True)
+    for _ in numbers:
+        request = build(target, options["event"], given, options["event_id"], options["tamper"])
+        statuses.append(_post(client, target.url, request, options["quiet"] or count > 1))
+    if count > 1 or options["quiet"]:
+        counts = {status: statuses.count(status) for status in sorted(set(statuses))}
+        click.echo(", ".join(f"{number} × {status}" for status, number in counts.items()))
+    sys.exit(0 if all(200 <= status < 300 for status in statuses) else 1)
+
+
+def _target(name: str | None, config_path: Path, options: dict[str, Any]) -> Target:
+    if name is None:
+        return _named(options)
+    settings = config.load(config_path)
+    endpoint = next((e for e in settings.endpoint if e.name == name), None)
+    if endpoint is None:
+        known = ", ".join(e.name for e in settings.endpoint)
+        raise ConfigError(f"{config_path}: no endpoint {name!r}; it has: {known}")
+    provider = provider_of(endpoint, name)
+    scheme = scheme_of(endpoint, provider, name)
+    secret = _secret(options["secret"]) if options["secret"] else _first_secret(endpoint)
+    return Target(
+        options["url"] or _url(settings.server.listen, endpoint), provider, scheme, secret
+    )
+
+
+def _named(options: dict[str, Any]) -> Target:
+    missing = [f"--{key}" for key in ("url", "provider") if not options[key]]
+    if missing:
+        raise click.UsageError(f"without ENDPOINT, {' and '.join(missing)} must be given")
+    if options["provider"] == "none":
+        return Target(options["url"], catalogue.NONE, None, b"")
+    provider = catalogue.load(options["provider"])
+    name = options["scheme_name"] or provider.default_scheme
+    if name not in provider.schemes:
+        raise click.UsageError(f"--scheme {name!r}; it has: {', '.join(provider.schemes)}")
+    if not options["secret"]:
+        raise click.UsageError("--secret must be given")
+    return Target(options["url"], provider, provider.schemes[name], _secret(options["secret"]))
+
+
+def _secret(text: str) -> bytes:
+    if text.partition(":")[0] not in ("env", "file", "credential", "plain"):
+        return text.encode()
+    try:
+        return Secret.parse(text).reveal()
+    except ValueError as error:
+        raise click.UsageError(f"--secret: {error}") from None
+
+
+def _first_secret(endpoint: Endpoint) -> bytes:
+    return endpoint.secrets[0].reveal() if endpoint.secrets else b""
+
+
+def _url(listen: tuple[str, ...], endpoint: Endpoint) -> str:
+    address = next((a for a in listen if a.startswith("tcp://")), None)
+    if address is None:
+        raise click.UsageError("the configuration listens on no tcp:// address; give --url")
+    host, port = parse_tcp(address)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - any → this host
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}{endpoint.path}"
+
+
+# --- one event ------------------------------------------------------------------------------------
+
+
+def build(
+    target: Target,
+    event_type: str | None,
+    given: bytes | None,
+    event_id: str | None,
+    tamper: str | None,
+) -> Request:
+    """A signed request: headers and body are what would be sent."""
+    url, provider, scheme, secret = target
+    path = (urlsplit(url).path or "/").encode()
+    if event_type is None:
+        event_type = next(iter(provider.samples), "")
+    new_id = event_id or f"{uuid.uuid4()}"
+    body = given if given is not None else _sample(provider, scheme, event_type, new_id)
+    headers = {b"content-type": b"application/json", b"user-agent": b"fasthook-send"}
+    request = Request(b"POST", path, path, b"", headers, True, None, body)
+    if scheme is None:
+        return request
+    for selectors, value in (
+        (provider.event_id_of(scheme), new_id),
+        (provider.event_type_of(scheme), event_type),
+    ):
+        selector = Selector.parse(selectors[0]) if selectors else None
+        if selector is not None and selector.kind == "header":
+            headers[selector.name.encode()] = value.encode()
+    now_s = time.time() - (_STALE_S if tamper == "timestamp" else 0)
+    key = _flipped(secret) if tamper == "secret" else secret
+    try:
+        sign(scheme, key, request, now_s, url)
+    except Rejection as error:
+        raise ConfigError(str(error)) from None
+    if tamper == "body":
+        request.body = _flipped(request.body)
+    elif tamper == "signature":
+        name = scheme.headers[0].encode()
+        headers[name] = _flipped(headers[name])
+    return request
+
+
+def _sample(provider: Provider, scheme: Scheme | None, event_type: str, event_id: str) -> bytes:
+    """The provider's sample for this type, or the first one; with the id and type put in."""
+    text = provider.samples.get(event_type) or next(iter(provider.samples.values()), "{}")
+    value = orjson.loads(text)
+    if scheme is None or event_type == "url_verification":
+        return orjson.dumps(value)
+    for selectors, new in (
+        (provider.event_id_of(scheme), event_id),
+        (provider.event_type_of(scheme), event_type),
+    ):
+        selector = Selector.parse(selectors[0]) if selectors else None
+        if selector is None or selector.kind != "json":
+            continue
+        node, (*parents, last) = value, selector.name.split(".")
+        for key in parents:
+            node = node.setdefault(key, {})
+        node[last] = new
+    return orjson.dumps(value)
+
+
+def _flipped(data: bytes) -> bytes:
+    """`data` with one bit of its last byte changed; a character stays a printable one."""
+    return data[:-1] + bytes([data[-1] ^ 1]) if data else b"x"
+
+
+def _post(client: urllib3.PoolManager, url: str, request: Request, is_quiet: bool) -> int:
+    began = time.perf_counter()
+    headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in request.headers.items()}
+    try:
+        response = client.request("POST", url, body=request.body, headers=headers)
+    except urllib3.exceptions.HTTPError as error:
+        reason = getattr(error, "reason", None) or error
+        click.echo(f"error: {url}: {reason}", err=True)
+        sys.exit(1)
+    if not is_quiet:
+        took_ms = (time.perf_counter() - began) * 1000
+        text = response.data.decode("utf-8", "replace").strip()
+        click.echo(f"{response.status} {response.reason or ''} ({took_ms:.1f} ms) {text}".rstrip())
+    return response.status

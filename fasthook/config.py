@@ -1,0 +1,235 @@
+"""The configuration file: TOML → one frozen tree, or a `ConfigError` that names the place.
+
+Unknown keys are refused. Stages never see this tree: `service` hands them plain values.
+"""
+
+import difflib
+import re
+import tomllib
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta, field
+
+from fasthook import values
+from fasthook.errors import ConfigError
+from fasthook.values import Duration, Rate, Secret, Size
+
+Count = Annotated[int, Meta(ge=1)]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all tables."""
+
+
+class Server(_Table, frozen=True, kw_only=True):
+    """`[server]`: where requests come in, and how much of a client is borne."""
+
+    listen: tuple[str, ...] = ("tcp://127.0.0.1:8080",)
+    workers: int = 1
+    trusted_proxies: tuple[str, ...] = ("127.0.0.1", "::1", "unix")
+    socket_mode: Annotated[str, Meta(pattern="^0?[0-7]{3}$")] = "0660"
+    socket_group: str = ""
+    #: What one client may have refused before it is shed without a look at its signature.
+    unverified_rate: Rate = Rate(1000)
+    unverified_burst: Count = 10_000
+    max_body: Size = Size(1024**2)
+    max_connections: Count = 1024
+    max_bytes_in_flight: Size = Size(64 * 1024**2)
+    head_timeout: Duration = Duration(5)
+    body_timeout: Duration = Duration(10)
+    idle_timeout: Duration = Duration(75)
+    write_timeout: Duration = Duration(10)
+    drain_timeout: Duration = Duration(30)
+
+
+class Admin(_Table, frozen=True, kw_only=True):
+    """`[admin]`: health and metrics, on a listener of their own. Empty `listen`: none."""
+
+    listen: str = "tcp://127.0.0.1:8081"
+
+
+class Spool(_Table, frozen=True, kw_only=True):
+    """`[spool]`: how what was accepted is kept."""
+
+    path: str = "var"
+    durability: Literal["fsync", "os", "none"] = "none"
+    max_bytes: Size = Size(10 * 1024**3)
+    retention: Duration = Duration(7 * 86400)
+
+
+class Dispatch(_Table, frozen=True, kw_only=True):
+    """`[dispatch]`: the way from accepted to handled."""
+
+    hold: bool = False
+    backlog: Count = 10_000
+    backlog_bytes: Size = Size(256 * 1024**2)
+
+
+class LogSettings(_Table, frozen=True, kw_only=True):
+    """`[log]`: what is said, and in which form."""
+
+    format: Literal["auto", "text", "json"] = "auto"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    requests: bool = True  # a line for each accepted request and each handled event
+
+
+class Endpoint(_Table, frozen=True, kw_only=True):
+    """`[[endpoint]]`: one path, who sends to it, and who handles what comes."""
+
+    name: Name
+    path: Annotated[str, Meta(pattern=r"^/[!-~]*$")]
+    provider: str
+    #: Name of one of the provider's schemes, or for "custom" a table: decoded by the service.
+    scheme: str | dict[str, Any] = ""
+    secrets: tuple[Secret, ...] = ()
+    handlers: tuple[str, ...] = ()
+    events: tuple[str, ...] | None = None
+    rate: Rate | None = None
+    burst: Count | None = None
+    allow: tuple[str, ...] = ()
+    status: Annotated[int, Meta(ge=200, le=299)] | None = None
+    max_body: Size | None = None
+    tolerance: Duration | None = None
+    content: tuple[Literal["json", "form", "any"], ...] = ()
+    public_url: str = ""
+
+
+class Config(_Table, frozen=True, kw_only=True):
+    """The whole file."""
+
+    server: Server = field(default_factory=Server)
+    admin: Admin = field(default_factory=Admin)
+    spool: Spool = field(default_factory=Spool)
+    dispatch: Dispatch = field(default_factory=Dispatch)
+    log: LogSettings = field(default_factory=LogSettings)
+    endpoint: tuple[Endpoint, ...] = ()
+    #: `[handlers.NAME]`: settings of a handler; decoded by the service into what it declares.
+    handlers: dict[Name, dict[str, Any]] = {}
+    source: str = ""  # set by `load`: the file, for messages
+
+
+def load(path: Path) -> Config:
+    """The configuration in `path`. Raises `ConfigError`, which names the file and the key."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not UTF-8 text") from None
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from None
+    if "source" in tree:
+        raise ConfigError(f"{path}: source: unknown key")
+    try:
+        config = convert(_anchored(tree, path.absolute().parent), Config)
+        _check_together(config)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return msgspec.structs.replace(config, source=str(path))
+
+
+def _anchored(tree: Any, directory: Path) -> Any:
+    """`tree`, with "file:" references made relative to the file they stand in."""
+    if isinstance(tree, dict):
+        return {key: _anchored(value, directory) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_anchored(value, directory) for value in tree]
+    if isinstance(tree, str) and tree.startswith("file:"):
+        return f"file:{directory / tree.removeprefix('file:')}"
+    return tree
+
+
+def convert(tree: Any, wanted: type[S], where: str = "") -> S:
+    """`tree` as a struct. Raises `ConfigError` with the key's full path below `where`."""
+    try:
+        return msgspec.convert(tree, wanted, dec_hook=values.decode)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_explain(str(error), tree, wanted, where)) from None
+
+
+def _explain(message: str, tree: Any, wanted: Any, where: str) -> str:
+    """msgspec's message, turned round: path first, then got and expected."""
+    what, _, at = message.partition(" - at `")
+    path = at.removesuffix("`").removeprefix("$").removeprefix(".")
+    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", what)
+    missing = re.fullmatch(r"Object missing required field `(.*)`", what)
+    place = _readable(".".join(part for part in (where, path) if part), tree)
+    if unknown:
+        known = _fields_at(wanted, path)
+        close = difflib.get_close_matches(unknown[1], known, 1)
+        hint = f"did you mean {close[0]!r}?" if close else f"expected one of: {', '.join(known)}"
+        return f"{_join(place, unknown[1])}: unknown key; {hint}"
+    if missing:
+        return f"{_join(place, missing[1])}: missing"
+    return f"{place or 'the file'}: {what[:1].lower()}{what[1:]}"
+
+
+def _join(place: str, key: str) -> str:
+    return f"{place}.{key}" if place else key
+
+
+def _readable(path: str, tree: Any) -> str:
+    """`endpoint[1].rate` → `endpoint[1] ("stripe").rate`: numbers alone are hard to find."""
+    match = re.match(r"endpoint\[(\d+)\]", path)
+    if not match:
+        return path
+    entries = tree.get("endpoint", []) if isinstance(tree, dict) else []
+    entry = entries[int(match[1])] if int(match[1]) < len(entries) else None
+    name = entry.get("name") if isinstance(entry, dict) else None
+    return f'{match[0]} ("{name}"){path[match.end() :]}' if isinstance(name, str) else path
+
+
+def _fields_at(wanted: Any, path: str) -> list[str]:
+    """Keys of the table at `path`."""
+    for part in filter(None, re.split(r"\.|\[(?:\d+|\.\.\.)\]", path)):
+        info = {f.encode_name: f.type for f in msgspec.structs.fields(wanted)}.get(part)
+        candidates = [info, *getattr(info, "__args__", ())]
+        wanted = next(
+            (c for c in candidates if isinstance(c, type) and issubclass(c, msgspec.Struct)), wanted
+        )
+    return [f.encode_name for f in msgspec.structs.fields(wanted) if f.encode_name != "source"]
+
+
+def _check_together(config: Config) -> None:
+    """What no single key can show. Raises `ConfigError`."""
+    if not config.server.listen:
+        raise ConfigError("server.listen: expected at least one address")
+    if not config.endpoint:
+        raise ConfigError("endpoint: expected at least one [[endpoint]] table")
+    for key in ("name", "path"):
+        counts = Counter(getattr(endpoint, key) for endpoint in config.endpoint)
+        for value, count in counts.items():
+            if count > 1:
+                raise ConfigError(f"endpoint: {count} endpoints have the {key} {value!r}")
+    for index, endpoint in enumerate(config.endpoint):
+        _check_endpoint(f'endpoint[{index}] ("{endpoint.name}")', endpoint)
+
+
+def _check_endpoint(where: str, endpoint: Endpoint) -> None:
+    if "?" in endpoint.path or "#" in endpoint.path:
+        raise ConfigError(f"{where}.path: {endpoint.path!r}; expected a path without query")
+    if not endpoint.handlers:
+        raise ConfigError(f'{where}.handlers: expected at least one, such as ["log"]')
+    if len(set(endpoint.handlers)) != len(endpoint.handlers):
+        raise ConfigError(f"{where}.handlers: a handler is named twice")
+    if endpoint.provider == "none":
+        if endpoint.secrets:
+            raise ConfigError(f'{where}.secrets: not used with provider = "none"')
+    elif not endpoint.secrets:
+        raise ConfigError(
+            f'{where}.secrets: missing; expected at least one such as "env:NAME" '
+            '(an open endpoint says provider = "none")'
+        )
+    if endpoint.burst is not None and endpoint.rate is None:
+        raise ConfigError(f"{where}.burst: has no meaning without rate")
+    if isinstance(endpoint.scheme, dict) != (endpoint.provider == "custom"):
+        raise ConfigError(
+            f'{where}.scheme: a table belongs to provider = "custom", and it to a table'
+        )

@@ -1,0 +1,99 @@
+"""The child process of a handler that has `runs_in="process"`.
+
+It reads calls from standard input and writes a result for each to what was standard output;
+whatever the handler prints goes to standard error. It ends when its input does.
+"""
+
+import asyncio
+import inspect
+import os
+import struct
+import sys
+import traceback
+from typing import Any, BinaryIO, Final, Literal
+
+import msgspec
+
+from fasthook.dispatch import registry
+from fasthook.errors import Discard, Retry
+from fasthook.model import Delivery, Event, Handler, HandlerFactory, Undecoded
+from fasthook.values import decode as decode_value
+
+HEADER: Final = struct.Struct(">I")
+_MAX_ERROR_CHARS: Final = 500
+
+
+class Call(msgspec.Struct, array_like=True):
+    """One attempt, on its way to the child."""
+
+    endpoint: str
+    provider: str
+    event_id: str
+    event_type: str
+    head: bytes
+    body: bytes
+    headers: dict[bytes, bytes]
+    received_at_ns: int
+    client: str
+    secret_index: int
+    attempt: int
+    payload: msgspec.Raw | None  # None: untyped, the child decodes the body when asked for it
+
+
+class Result(msgspec.Struct, array_like=True):
+    """What the attempt came to, on its way back."""
+
+    kind: Literal["done", "discard", "retry", "error"]
+    error: str = ""
+    after_s: float | None = None
+
+
+def load(name: str, settings: dict[str, Any]) -> Handler:
+    """The handler, as the parent has it."""
+    found = registry.find(name)
+    if isinstance(found, HandlerFactory):
+        return found.build(msgspec.convert(settings, found.settings, dec_hook=decode_value))
+    return found
+
+
+def run(handler: Handler, call: Call) -> Result:
+    """One attempt."""
+    delivery = Delivery(*[getattr(call, name) for name in Delivery.__struct_fields__[:-1]])
+    try:
+        payload: Any = Undecoded()
+        if call.payload is not None:
+            payload = msgspec.msgpack.decode(call.payload, type=handler.payload_type)
+        returned = handler.function(Event(delivery, payload, call.attempt))
+        if inspect.iscoroutine(returned):
+            asyncio.run(returned)
+    except Discard as error:
+        return Result("discard", str(error))
+    except Retry as error:
+        return Result("retry", str(error), error.after_s)
+    except Exception as error:
+        traceback.print_exc()
+        return Result("error", f"{type(error).__name__}: {error}"[:_MAX_ERROR_CHARS])
+    return Result("done")
+
+
+def serve(handler: Handler, calls: BinaryIO, results: BinaryIO) -> None:
+    """Run calls until there are no more."""
+    decoder = msgspec.msgpack.Decoder(Call)
+    while header := calls.read(HEADER.size):
+        (length,) = HEADER.unpack(header)
+        result = run(handler, decoder.decode(calls.read(length)))
+        data = msgspec.msgpack.encode(result)
+        results.write(HEADER.pack(len(data)) + data)
+        results.flush()
+
+
+def main() -> None:
+    """Entry of `python -m fasthook.dispatch.child NAME SETTINGS`."""
+    name, settings = sys.argv[1:]
+    results = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    serve(load(name, msgspec.json.decode(settings)), sys.stdin.buffer, results)
+
+
+if __name__ == "__main__":
+    main()

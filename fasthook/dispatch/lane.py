@@ -1,0 +1,225 @@
+"""One handler's line of events, and the workers that take from it.
+
+A worker is one task that lives on: a task for each event would cost more than most handlers do.
+The line has no bound of its own; the backlog bounds all lines together.
+"""
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Callable
+from time import perf_counter  # the loop's own clock stands still within a turn
+from typing import Any
+
+from aiolimiter import AsyncLimiter
+
+from fasthook.dispatch.runners import Runner, TimedOut
+from fasthook.errors import Discard, Retry
+from fasthook.model import Delivery, Event, Handler, Outcome, OutcomeKind, Undecodable
+
+#: A worker that never waits lets others have the loop after this long.
+_TURN_S = 0.002
+_MAX_ERROR_CHARS = 500
+
+
+class Assignment:
+    """One delivery for one handler."""
+
+    __slots__ = ("attempt", "delivery", "payload")
+
+    def __init__(self, delivery: Delivery, payload: Any) -> None:
+        self.delivery = delivery
+        self.payload = payload
+        self.attempt = 0  # of the attempt that runs or ran last
+
+
+Settle = Callable[["Lane", Assignment, Outcome], None]
+
+
+class Lane:
+    """The deliveries that wait for one handler, oldest first."""
+
+    def __init__(
+        self,
+        name: str,
+        handler: Handler,
+        new_runner: Callable[[], Runner],
+        settle: Settle,
+        delay_s: Callable[[int], float],
+    ) -> None:
+        """`delay_s(attempt)`: the pause after a failed attempt. `settle` gets every outcome."""
+        self.name = name
+        self.handler = handler
+        self.running = 0
+        self._new_runner = new_runner
+        self._settle = settle
+        self._delay_s = delay_s
+        self._line: deque[Assignment] = deque()
+        self._idle: deque[asyncio.Future[None]] = deque()
+        self._workers: set[_Worker] = set()
+        # One second's worth at once, then evenly: `rate` in every second, not on average alone.
+        self.limiter = AsyncLimiter(1, 1 / handler.rate) if handler.rate else None
+
+    @property
+    def waiting(self) -> int:
+        """How many assignments wait for a worker."""
+        return len(self._line)
+
+    def offer(self, assignment: Assignment) -> None:
+        """Put an assignment in line."""
+        self._line.append(assignment)
+        idle = self._idle
+        while idle:
+            wake = idle.popleft()
+            if not wake.done():
+                wake.set_result(None)
+                return
+        if len(self._workers) < self.handler.concurrency:
+            worker = _Worker(self, self._new_runner())
+            self._workers.add(worker)
+            worker.start(len(self._workers))
+
+    async def next(self) -> Assignment:
+        """The assignment that has waited longest."""
+        while not self._line:
+            wake = asyncio.get_running_loop().create_future()
+            self._idle.append(wake)
+            await wake
+        return self._line.popleft()
+
+    def settle(self, assignment: Assignment, error: BaseException | None, took_s: float) -> None:
+        """Turn what an attempt came to into its outcome, and pass it on."""
+        kind: OutcomeKind = "done"
+        text = ""
+        retry_in_s = 0.0
+        if error is not None:
+            text = describe(error)
+            kind = "dead"
+            is_last = assignment.attempt > self.handler.retries
+            if not isinstance(error, Discard) and not is_last:
+                kind = "retry"
+                after_s = error.after_s if isinstance(error, Retry) else None
+                retry_in_s = self._delay_s(assignment.attempt) if after_s is None else after_s
+        outcome = Outcome(
+            assignment.delivery, self.name, assignment.attempt, kind, took_s, text, retry_in_s
+        )
+        self._settle(self, assignment, outcome)
+
+    async def close(self) -> None:
+        """Stop all workers; what they were doing is lost."""
+        workers = list(self._workers)
+        for worker in workers:
+            worker.stop()
+        await asyncio.gather(*(worker.finished() for worker in workers))
+
+
+def describe(error: BaseException) -> str:
+    """An error in one line."""
+    text = str(error).strip()
+    if isinstance(error, Discard | Retry | TimedOut):
+        return (text or type(error).__name__)[:_MAX_ERROR_CHARS]
+    return f"{type(error).__name__}: {text}"[:_MAX_ERROR_CHARS]
+
+
+class _Worker:
+    """Takes one assignment after the other."""
+
+    __slots__ = (
+        "_lane",
+        "_loop",
+        "_runner",
+        "_task",
+        "_deadline",
+        "_timer",
+        "_is_overdue",
+        "_is_stopping",
+    )
+
+    def __init__(self, lane: Lane, runner: Runner) -> None:
+        self._lane = lane
+        self._runner = runner
+        self._loop = asyncio.get_running_loop()
+        self._task: asyncio.Task[None] | None = None
+        self._deadline = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_overdue = False
+        self._is_stopping = False
+
+    def start(self, number: int) -> None:
+        name = f"{self._lane.name}-{number}"
+        self._task = self._loop.create_task(self._work(), name=name)
+
+    def stop(self) -> None:
+        self._is_stopping = True
+        if self._task is not None:
+            self._task.cancel()
+
+    async def finished(self) -> None:
+        if self._task is not None:
+            await asyncio.wait([self._task])
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._runner.close()
+
+    async def _work(self) -> None:
+        lane = self._lane
+        turn_began = 0.0
+        while True:
+            if not lane._line:
+                assignment = await lane.next()
+                turn_began = perf_counter()
+            else:
+                assignment = lane._line.popleft()
+            if lane.limiter is not None:
+                await lane.limiter.acquire()
+            assignment.attempt += 1
+            began = perf_counter()
+            error = await self._attempt(assignment, began)
+            now = perf_counter()
+            lane.settle(assignment, error, now - began)
+            if self._runner.is_held:
+                await self._runner.recover()
+            if now - turn_began > _TURN_S:
+                await asyncio.sleep(0)
+                turn_began = perf_counter()
+
+    async def _attempt(self, assignment: Assignment, began: float) -> BaseException | None:
+        """Run the handler once; what it raised, or None."""
+        lane, payload = self._lane, assignment.payload
+        if isinstance(payload, Undecodable):
+            return Discard(f"the payload does not fit the handler's type: {payload.error}")
+        lane.running += 1
+        # One timer a worker, moved on lazily: arming and disarming one for each attempt would
+        # cost more than the rest of the worker's own work.
+        self._deadline = began + lane.handler.timeout_s
+        if self._timer is None:
+            self._timer = self._loop.call_later(lane.handler.timeout_s, self._look)
+        try:
+            await self._runner.run(Event(assignment.delivery, payload, assignment.attempt))
+        except asyncio.CancelledError as error:
+            if self._is_stopping:
+                raise
+            if self._is_overdue:
+                return TimedOut(f"took more than {lane.handler.timeout_s:g} s")
+            return error
+        # The only `except` this wide: also sys.exit() in a handler is no more than an attempt.
+        except BaseException as error:
+            return error
+        finally:
+            self._deadline = math.inf
+            lane.running -= 1
+            if self._is_overdue and self._task is not None:
+                self._is_overdue = False
+                self._task.uncancel()  # also where the handler swallowed the cancellation
+        return None
+
+    def _look(self) -> None:
+        self._timer = None
+        left_s = self._deadline - perf_counter()
+        if left_s == math.inf:
+            return
+        if left_s > 0:
+            self._timer = self._loop.call_later(left_s, self._look)
+        elif self._task is not None:
+            self._is_overdue = True
+            self._task.cancel()

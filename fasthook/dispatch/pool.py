@@ -1,0 +1,125 @@
+"""All handlers at work: deliveries in, outcomes out, retries in between."""
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+from fasthook.dispatch.backlog import Backlog
+from fasthook.dispatch.lane import Assignment, Lane
+from fasthook.dispatch.retry import delay_s
+from fasthook.dispatch.runners import LoopRunner, ProcessRunner, Runner, ThreadRunner
+from fasthook.model import Delivery, Handler, Outcome
+
+
+class Registered(NamedTuple):
+    """A handler under the name that endpoints use."""
+
+    name: str
+    handler: Handler
+    entry_point: str  # how a child process finds it
+    settings: dict[str, Any]
+
+
+class Route(NamedTuple):
+    """One handler of an endpoint, and which of the delivery's payloads it takes."""
+
+    lane: Lane
+    payload_index: int
+
+
+class Pool:
+    """The lanes of all handlers, and the backlog that bounds them together."""
+
+    def __init__(
+        self,
+        handlers: Sequence[Registered],
+        backlog: Backlog,
+        on_outcome: Callable[[Outcome], None],
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        """`on_outcome` is told of every attempt. `chance`: 0 ≤ x < 1, spreads retries."""
+        self.backlog = backlog
+        self._on_outcome = on_outcome
+        self._chance = chance
+        self._executors: list[Executor] = []
+        self._retries: set[asyncio.TimerHandle] = set()
+        self._emptied: asyncio.Future[None] | None = None
+        self._unsettled: dict[int, int] = {}  # id(delivery) → handlers, where it has several
+        self.lanes = {registered.name: self._new_lane(registered) for registered in handlers}
+        self._routes: dict[str, tuple[Route, ...]] = {}
+
+    def _new_lane(self, registered: Registered) -> Lane:
+        name, handler, entry_point, settings = registered
+        new_runner: Callable[[], Runner]
+        if handler.runs_in == "loop":
+            new_runner = lambda: LoopRunner(handler.function)  # noqa: E731
+        elif handler.runs_in == "process":
+            new_runner = lambda: ProcessRunner(entry_point, settings)  # noqa: E731
+        else:
+            executor = ThreadPoolExecutor(handler.concurrency, thread_name_prefix=name)
+            self._executors.append(executor)
+            new_runner = lambda: ThreadRunner(handler.function, executor)  # noqa: E731
+        return Lane(name, handler, new_runner, self._settle, self._delay_s)
+
+    def _delay_s(self, attempt: int) -> float:
+        return delay_s(attempt, self._chance())
+
+    def connect(self, endpoints: Mapping[str, Sequence[tuple[str, int]]]) -> None:
+        """Endpoint → its handlers, each with the index of its payload."""
+        self._routes = {
+            endpoint: tuple(Route(self.lanes[name], index) for name, index in handlers)
+            for endpoint, handlers in endpoints.items()
+        }
+
+    def offer(self, delivery: Delivery) -> None:
+        """Put the delivery in line at each of its handlers. Raises `BacklogFull`: at none."""
+        self.backlog.enter(delivery)
+        routes = self._routes[delivery.endpoint]
+        if len(routes) > 1:
+            self._unsettled[id(delivery)] = len(routes)
+        for lane, payload_index in routes:
+            lane.offer(Assignment(delivery, delivery.payloads[payload_index]))
+
+    def _settle(self, lane: Lane, assignment: Assignment, outcome: Outcome) -> None:
+        self._on_outcome(outcome)
+        if outcome.kind == "retry":
+            self._retry(lane, assignment, outcome.retry_in_s)
+            return
+        delivery = assignment.delivery
+        if self._unsettled:
+            left = self._unsettled.get(id(delivery), 1) - 1
+            if left:
+                self._unsettled[id(delivery)] = left
+                return
+            self._unsettled.pop(id(delivery), None)
+        self.backlog.leave(delivery)
+        if self._emptied is not None and not self.backlog.count and not self._emptied.done():
+            self._emptied.set_result(None)
+
+    def _retry(self, lane: Lane, assignment: Assignment, after_s: float) -> None:
+        def again() -> None:
+            self._retries.discard(timer)
+            lane.offer(assignment)
+
+        timer = asyncio.get_running_loop().call_later(after_s, again)
+        self._retries.add(timer)
+
+    async def drain(self, timeout_s: float) -> int:
+        """Wait until nothing is left, or the time is over; how many deliveries are left.
+
+        Retries that are due later than that are not waited for.
+        """
+        if self.backlog.count:
+            self._emptied = asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._emptied], timeout=timeout_s)
+        return self.backlog.count
+
+    async def close(self) -> None:
+        """Stop everything; what still waits is lost."""
+        for timer in self._retries:
+            timer.cancel()
+        await asyncio.gather(*(lane.close() for lane in self.lanes.values()))
+        for executor in self._executors:
+            executor.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,45 @@
+"""Finds handlers by name among the installed packages' entry points."""
+
+import difflib
+from importlib.metadata import EntryPoint, entry_points
+from typing import Final
+
+from fasthook.errors import ConfigError
+from fasthook.model import Handler, HandlerFactory
+
+GROUP: Final = "fasthook.handlers"
+
+
+def installed() -> list[str]:
+    """Names of all handlers that are installed, sorted."""
+    return sorted({point.name for point in entry_points(group=GROUP)})
+
+
+def find(name: str) -> Handler | HandlerFactory:
+    """The handler of this name. Raises `ConfigError` that says what is wrong with it."""
+    points = {(p.value, _package(p)): p for p in entry_points(group=GROUP) if p.name == name}
+    if not points:
+        known = installed()
+        close = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise ConfigError(f"no handler {name!r} is installed; {hint}installed: {', '.join(known)}")
+    if len(points) > 1:
+        packages = ", ".join(sorted(package for _, package in points))
+        raise ConfigError(f"several packages have a handler {name!r}: {packages}")
+    point = next(iter(points.values()))
+    try:
+        found = point.load()
+    except Exception as error:  # whatever the user's module raises when it is imported
+        raise ConfigError(
+            f"handler {name!r} ({point.value}) can't be imported: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(found, Handler | HandlerFactory):
+        raise ConfigError(
+            f"handler {name!r} ({point.value}) is a {type(found).__name__}; "
+            "expected a function with @fasthook.handler"
+        )
+    return found
+
+
+def _package(point: EntryPoint) -> str:
+    return point.dist.name if point.dist is not None else "unknown"

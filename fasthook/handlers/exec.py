@@ -1,0 +1,128 @@
+"""`exec`: a command for each event, without a shell.
+
+The body is its standard input; what names the event stands in its environment, which holds nothing
+else of ours but PATH, HOME and LANG: no secret of the service reaches a command.
+"""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+from typing import Any, Final
+
+import msgspec
+
+from fasthook.errors import ConfigError
+from fasthook.logs import log
+from fasthook.model import Event, Handler, HandlerFactory, handler
+
+_INHERITED: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")
+#: Of the output of one run; the rest is read and thrown away.
+MAX_OUTPUT_BYTES: Final = 64 * 1024
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[handlers.exec]`."""
+
+    command: tuple[str, ...]  # program and arguments, as they are: no shell, no expansion
+    directory: str = ""  # empty: where the service runs
+    environment: dict[str, str] = {}
+
+
+def build(settings: Settings) -> Handler:
+    """The handler for these settings. Raises `ConfigError`."""
+    if not settings.command:
+        raise ConfigError('command: expected a program and its arguments, such as ["/bin/true"]')
+    program = shutil.which(settings.command[0])
+    if program is None:
+        raise ConfigError(f"command: {settings.command[0]!r} is no executable program")
+
+    @handler(timeout=60, concurrency=4)
+    async def exec_(event: Event[Any]) -> None:
+        process = await asyncio.create_subprocess_exec(
+            *settings.command,
+            executable=program,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env=environment_of(event, settings.environment),
+            cwd=settings.directory or None,
+            start_new_session=True,  # a group of its own, so that a timeout ends all of it
+        )
+        try:
+            output = await _talk(process, event.body)
+            code = await process.wait()
+        finally:
+            _kill_group(process.pid)
+        _report(event, settings.command[0], code, output)
+        if code:
+            raise CommandFailed(f"{settings.command[0]} ended with {_exit_text(code)}")
+
+    return exec_
+
+
+class CommandFailed(Exception):
+    """The command ended with something other than 0."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def environment_of(event: Event[Any], more: dict[str, str]) -> dict[str, str]:
+    """What the command sees: a few variables of ours, and FASTHOOK_…"""
+    environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    fields = {
+        "ID": event.id,
+        "TYPE": event.type,
+        "ENDPOINT": event.endpoint,
+        "PROVIDER": event.provider,
+        "RECEIVED_AT": event.received_at.isoformat(),
+        "ATTEMPT": str(event.attempt),
+        "CONTENT_TYPE": event.headers.get("content-type", ""),
+    }
+    # A NUL would end the value early; JSON may hold one.
+    return environment | {f"FASTHOOK_{k}": v.replace("\0", "") for k, v in fields.items()} | more
+
+
+async def _talk(process: asyncio.subprocess.Process, body: bytes) -> bytes:
+    assert process.stdin is not None  # noqa: S101 - both are pipes
+    assert process.stdout is not None  # noqa: S101
+    stdin, stdout = process.stdin, process.stdout
+
+    async def send() -> None:
+        # A command need not read its input.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            stdin.write(body)
+            await stdin.drain()
+        stdin.close()
+
+    sending = asyncio.ensure_future(send())
+    output = bytearray()
+    try:
+        while piece := await stdout.read(64 * 1024):
+            output += piece[: MAX_OUTPUT_BYTES - len(output)]
+        await sending
+    finally:
+        sending.cancel()
+    return bytes(output)
+
+
+def _kill_group(pid: int) -> None:
+    """Also what the command left running: it would outlive the attempt that started it."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _report(event: Event[Any], program: str, code: int, output: bytes) -> None:
+    for line in output.decode("utf-8", "replace").splitlines():
+        log.info("output", endpoint=event.endpoint, id=event.id, program=program, line=line)
+    if len(output) >= MAX_OUTPUT_BYTES:
+        log.warning("output cut", endpoint=event.endpoint, id=event.id, bytes=MAX_OUTPUT_BYTES)
+
+
+def _exit_text(code: int) -> str:
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+exec_ = HandlerFactory(Settings, build)

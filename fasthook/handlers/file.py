@@ -1,0 +1,83 @@
+"""`file`: each event as one line of JSON in a file that is rotated by size."""
+
+import base64
+import logging
+import logging.handlers
+import os
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from fasthook.model import Event, Handler, HandlerFactory, handler
+from fasthook.values import Size
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[handlers.file]`."""
+
+    path: str
+    max_bytes: Size = Size(100 * 1024**2)  # of one file; then it becomes PATH.1
+    keep: Annotated[int, Meta(ge=1)] = 5  # rotated files; older ones are deleted
+
+
+class Line(msgspec.Struct):
+    """What stands in the file. `payload` is the JSON as it was sent, else `body` is base64."""
+
+    id: str
+    type: str
+    endpoint: str
+    provider: str
+    received_at: str
+    attempt: int
+    payload: msgspec.Raw | None = None
+    body: str | None = None
+
+
+class _Writer(logging.handlers.RotatingFileHandler):
+    """The standard library's rotation, with errors raised so that the attempt fails."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        raise
+
+    def _open(self) -> Any:
+        # The events are somebody's data: for the service's user alone, whatever the umask.
+        descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        return os.fdopen(descriptor, self.mode, encoding=self.encoding)
+
+
+def build(settings: Settings) -> Handler:
+    """The handler for these settings. Raises `OSError` if the file can't be written."""
+    writer = _Writer(
+        settings.path, maxBytes=settings.max_bytes, backupCount=settings.keep, encoding="utf-8"
+    )
+    writer.setFormatter(logging.Formatter("%(message)s"))
+    encoder = msgspec.json.Encoder()
+
+    # One at a time: lines keep the order of events, and rotation has the file to itself.
+    @handler(concurrency=1)
+    def file(event: Event[Any]) -> None:
+        line = encoder.encode(line_of(event)).decode()
+        writer.handle(logging.makeLogRecord({"msg": line, "levelno": logging.INFO}))
+
+    return file
+
+
+def line_of(event: Event[Any]) -> Line:
+    """The event as a line; the payload is copied as it came, without its line breaks."""
+    line = Line(
+        event.id,
+        event.type,
+        event.endpoint,
+        event.provider,
+        event.received_at.isoformat(),
+        event.attempt,
+    )
+    try:
+        line.payload = msgspec.Raw(msgspec.json.format(event.body, indent=-1))
+    except (ValueError, RecursionError):
+        line.body = base64.b64encode(event.body).decode()
+    return line
+
+
+file = HandlerFactory(Settings, build)

@@ -1,0 +1,152 @@
+"""The catalogue of providers: one TOML file each in `providers/`, checked when it is read.
+
+Only the files of configured providers are read by a service.
+"""
+
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from importlib import resources
+from typing import Literal
+
+import msgspec
+
+from fasthook.errors import ConfigError
+from fasthook.intake.schemes import Scheme, selectors_of
+from fasthook.intake.templates import Selector, Template
+from fasthook.model import Reply
+
+Content = Literal["json", "form", "any"]
+
+_FILES = resources.files("fasthook.intake") / "providers"
+
+
+class Handshake(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A request that asks who we are instead of telling what happened; always signed."""
+
+    name: str
+    when: dict[str, str]  # selector → value; all must hold
+    reply: Reply | None = None  # its body is a template; None: the provider's success answer
+
+
+class Provider(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who sends, how it signs, and what it does with our answer."""
+
+    id: str
+    name: str
+    category: str
+    docs: str  # the sender's page on verification
+    #: The first one is used unless the endpoint names another.
+    schemes: dict[str, Scheme]
+    event_id: str | list[str] = []
+    event_type: str | list[str] = []
+    #: Kinds of bodies; the first one where the request does not say.
+    content: tuple[Content, ...] = ("json",)
+    #: The field of a form that holds the event as JSON.
+    form_payload: str = ""
+    handshakes: list[Handshake] = []
+    status: int = 202
+    retries: str = ""  # what the sender does after a failure, in words
+    retries_429: bool = False  # whether the sender is known to come again after a 429
+    deadline_s: float | None = None
+    #: What to enter where, at the sender.
+    setup: str = ""
+    #: Event type → a body as the provider sends it, for `fasthook send`.
+    samples: dict[str, str] = {}
+
+    @property
+    def default_scheme(self) -> str:
+        """Name of the scheme that an endpoint uses unless it names another."""
+        return next(iter(self.schemes))
+
+    def event_id_of(self, scheme: Scheme) -> list[str]:
+        """Selectors of the event's id."""
+        return selectors_of(scheme.event_id) or selectors_of(self.event_id)
+
+    def event_type_of(self, scheme: Scheme) -> list[str]:
+        """Selectors of the event's type."""
+        return selectors_of(scheme.event_type) or selectors_of(self.event_type)
+
+    def signs_event_id(self, scheme: Scheme) -> bool:
+        """Whether the id is among the signed bytes, so that it alone makes a duplicate."""
+        if not scheme.covers_body and not Template(scheme.message).selectors:
+            return False
+        message = Template(scheme.message)
+        selectors = [Selector.parse(text) for text in self.event_id_of(scheme)]
+        return bool(selectors) and all(message.signs(selector) for selector in selectors)
+
+    def check(self) -> None:
+        """Raise `ValueError` where the description can't be meant."""
+        for name, scheme in self.schemes.items():
+            try:
+                scheme.check()
+            except ValueError as error:
+                raise ValueError(f"schemes.{name}.{error}") from None
+        for text in selectors_of(self.event_id) + selectors_of(self.event_type):
+            Selector.parse(text)
+        for handshake in self.handshakes:
+            for text in handshake.when:
+                Selector.parse(text)
+            if handshake.reply is not None:
+                Template(handshake.reply.body)
+
+
+NONE = Provider(
+    id="none",
+    name="No verification",
+    category="generic",
+    docs="",
+    schemes={},
+    content=("json", "form", "any"),
+    retries="unknown",
+    setup="Nothing is verified: anybody who knows the path can send.",
+)
+
+
+def custom(scheme: Scheme) -> Provider:
+    """The provider of an endpoint that brings a scheme of its own."""
+    return Provider(
+        id="custom",
+        name="Custom",
+        category="generic",
+        docs="",
+        schemes={"default": scheme},
+        content=("json", "form"),
+        retries="unknown",
+    )
+
+
+def names() -> list[str]:
+    """Identifiers of all providers in the catalogue, sorted."""
+    return sorted(
+        entry.name.removesuffix(".toml") for entry in _FILES.iterdir() if entry.name[-5:] == ".toml"
+    )
+
+
+@cache
+def load(provider_id: str) -> Provider:
+    """The provider with this identifier. Raises `ConfigError`."""
+    if provider_id not in names():
+        raise ConfigError(f"no provider {provider_id!r} in the catalogue")
+    text = (_FILES / f"{provider_id}.toml").read_text(encoding="utf-8")
+    try:
+        provider = msgspec.convert(tomllib.loads(text), Provider)
+        provider.check()
+    except ValueError as error:  # also what tomllib and msgspec raise
+        raise ConfigError(f"providers/{provider_id}.toml: {error}") from None
+    return provider
+
+
+def everything() -> Iterator[Provider]:
+    """All providers, by identifier."""
+    return map(load, names())
+
+
+@cache
+def security_headers() -> frozenset[bytes]:
+    """Every header that some provider's trust rests on: none of them may be sent twice."""
+    found: set[bytes] = set()
+    for provider in everything():
+        for scheme in provider.schemes.values():
+            found |= scheme.security_headers()
+    return frozenset(found)

@@ -1,0 +1,211 @@
+"""What a verified request is about: event id, event type, payloads."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from fasthook.errors import BadPayload
+from fasthook.intake.payloads import (
+    check_json,
+    convert_form,
+    decoder_of,
+    form_fields,
+    kind_of,
+    not_json,
+)
+from fasthook.intake.templates import Selector, json_at, scalar
+from fasthook.model import Request
+
+#: Ids and types are kept, logged and compared. Beyond: cut off (types), or digested (ids).
+MAX_NAME_CHARS: Final = 256
+
+
+#: Event id, event type, payloads; and what was read of the body, by selector.
+Identity = tuple[str, str, tuple[Any, ...], dict[str, str]]
+
+
+class Identifier:
+    """Reads id, type and payloads of one endpoint's requests."""
+
+    def __init__(
+        self,
+        event_id: Sequence[str],
+        event_type: Sequence[str],
+        content: Sequence[str],
+        form_payload: str,
+        payload_types: Sequence[Any],
+        also: Sequence[str] = (),
+    ) -> None:
+        """`payload_types`: the distinct types of the handlers. Raises `ConfigError`.
+
+        `also`: selectors whose values somebody else wants to find in what was read of the body.
+        """
+        ids = [Selector.parse(text) for text in event_id]
+        types = [Selector.parse(text) for text in event_type]
+        self._ids = [_reader_of(selector) for selector in ids]
+        self._types = [_reader_of(selector) for selector in types]
+        self._content = tuple(content)
+        self._form_payload = form_payload
+        self._payload_types = list(payload_types)
+        self._decoders = [decoder_of(payload_type) for payload_type in payload_types]
+        wanted = ids + types + [Selector.parse(text) for text in also]
+        json_paths = list(dict.fromkeys(s.name for s in wanted if s.kind == "json"))
+        self._envelope = envelope_reader(json_paths) if json_paths else None
+        #: Whether some decoder reads the whole body, and so finds out that it is no JSON.
+        self._is_checked = bool(json_paths) or any(t not in (Any, object) for t in payload_types)
+
+    def identify(self, request: Request) -> Identity:
+        """Raises `BadPayload` and `WrongContentType`."""
+        kind = kind_of(request.headers.get(b"content-type"), self._content)
+        if kind == "json":
+            return self._identify_json(request, request.body)
+        if kind == "form":
+            return self._identify_form(request)
+        payloads = tuple(request.body for _ in self._payload_types)
+        return self._name(request, _NOTHING), self._type(request, _NOTHING), payloads, _NOTHING
+
+    def _identify_json(self, request: Request, body: bytes) -> Identity:
+        if not body:
+            raise BadPayload("the body is empty; expected JSON")
+        found = self._envelope(body) if self._envelope is not None else _NOTHING
+        if not self._is_checked:
+            check_json(body)
+        decoders = self._decoders
+        if len(decoders) == 1:
+            payloads: tuple[Any, ...] = (decoders[0](body),)
+        else:
+            payloads = tuple([decode(body) for decode in decoders])
+        return self._name(request, found), self._type(request, found), payloads, found
+
+    def _identify_form(self, request: Request) -> Identity:
+        fields = form_fields(request.body)
+        inner = fields.get(self._form_payload) if self._form_payload else None
+        if isinstance(inner, str):
+            body = inner.encode()
+            identity = self._identify_json(request, body)
+            # The event's body is the form, so an untyped payload can't be decoded from it later.
+            payloads = tuple(
+                msgspec.json.decode(body) if payload_type in (Any, object) else payload
+                for payload_type, payload in zip(self._payload_types, identity[2], strict=True)
+            )
+            return identity[0], identity[1], payloads, identity[3]
+        found = {f"form:{name}": v for name, v in fields.items() if isinstance(v, str)}
+        payloads = tuple(convert_form(fields, t) for t in self._payload_types)
+        return self._name(request, found), self._type(request, found), payloads, found
+
+    def _name(self, request: Request, found: dict[str, str]) -> str:
+        for read in self._ids:
+            event_id = read(request, found)
+            if event_id:
+                if len(event_id) <= MAX_NAME_CHARS:
+                    return event_id
+                return hashlib.sha256(event_id.encode("utf-8", "replace")).hexdigest()
+        # Nothing names the event: equal bodies are equal events.
+        return hashlib.sha256(request.body).hexdigest()[:32]
+
+    def _type(self, request: Request, found: dict[str, str]) -> str:
+        for read in self._types:
+            event_type = read(request, found)
+            if event_type:
+                return event_type[:MAX_NAME_CHARS]
+        return ""
+
+
+_NOTHING: Final[dict[str, str]] = {}
+
+
+def _reader_of(selector: Selector) -> Callable[[Request, dict[str, str]], str]:
+    """A function that gives the selected value as text, or "" where there is none."""
+    key = selector.key
+
+    def from_header(request: Request, found: dict[str, str]) -> str:
+        value = request.headers.get(key)
+        return value.decode("utf-8", "replace") if value else ""
+
+    def from_query(request: Request, found: dict[str, str]) -> str:
+        value = selector.read(request)
+        return value.decode("utf-8", "replace") if value else ""
+
+    text = f"{selector.kind}:{selector.name}"
+
+    def from_body(request: Request, found: dict[str, str]) -> str:
+        return found.get(text, "")
+
+    return {"header": from_header, "query": from_query}.get(selector.kind, from_body)
+
+
+def envelope_reader(paths: Sequence[str]) -> Callable[[bytes], dict[str, str]]:
+    """A function that reads the values at `paths` of a JSON body, and nothing else of it.
+
+    It returns those which are text or whole numbers, under "json:PATH"; raises `BadPayload`.
+    """
+    tree = _tree_of(paths)
+    if tree is None:
+        return _slow_reader(paths)
+    slow = _slow_reader(paths)
+    decode = msgspec.json.Decoder(_envelope_type("Envelope", tree)).decode
+    getters = [(f"json:{path}", _attribute_path(tree, path)) for path in paths]
+
+    def read(body: bytes) -> dict[str, str]:
+        try:
+            envelope = decode(body)
+        except msgspec.ValidationError:
+            return slow(body)  # one of the values is of another kind; the rest still counts
+        except (ValueError, RecursionError) as error:
+            raise not_json(error) from None
+        found = {}
+        for name, attributes in getters:
+            value: Any = envelope
+            for attribute in attributes:
+                value = getattr(value, attribute, None)
+            if value is not None:
+                found[name] = value if isinstance(value, str) else str(value)
+        return found
+
+    return read
+
+
+def _tree_of(paths: Sequence[str]) -> dict[str, Any] | None:
+    """Keys → the tree below them, or None for a leaf; None where structs can't say it."""
+    tree: dict[str, Any] = {}
+    for path in paths:
+        node = tree
+        *parents, last = path.split(".")
+        if any(key.isdigit() for key in (*parents, last)):
+            return None  # an index into a list
+        for key in parents:
+            node = node.setdefault(key, {})
+            if node is None:
+                return None  # one path is the parent of another
+        if last in node:
+            return None
+        node[last] = None
+    return tree
+
+
+def _envelope_type(name: str, tree: dict[str, Any]) -> Any:
+    fields = []
+    for index, (key, below) in enumerate(tree.items()):
+        inner = str | int | None if below is None else _envelope_type(f"{name}{index}", below)
+        # Attributes are numbered, since a key need not be a Python name.
+        fields.append((f"f{index}", inner | None, msgspec.field(default=None, name=key)))
+    return msgspec.defstruct(name, fields)
+
+
+def _attribute_path(tree: dict[str, Any], path: str) -> list[str]:
+    attributes = []
+    for key in path.split("."):
+        attributes.append(f"f{list(tree).index(key)}")
+        tree = tree[key]
+    return attributes
+
+
+def _slow_reader(paths: Sequence[str]) -> Callable[[bytes], dict[str, str]]:
+    def read(body: bytes) -> dict[str, str]:
+        check_json(body)
+        values = {path: scalar(json_at(body, path)) for path in paths}
+        return {f"json:{p}": v.decode("utf-8", "replace") for p, v in values.items() if v}
+
+    return read

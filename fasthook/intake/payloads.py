@@ -1,0 +1,134 @@
+"""Body → payload, of the type that a handler declares. Only verified bytes come here.
+
+Three ways it can end: the value; `Undecodable`, a genuine body that is not of that type; or
+`BadPayload`, which is no JSON (or form) at all.
+"""
+
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, Final
+from urllib.parse import parse_qs
+
+import msgspec
+import orjson
+
+from fasthook.errors import BadPayload, ConfigError, WrongContentType
+from fasthook.model import Undecodable, Undecoded
+
+#: Form fields that are read. Beyond: 400.
+MAX_FORM_FIELDS: Final = 1000
+# msgspec needs 2 ms for 1 kB of numbers like these: a megabyte would hold the loop for seconds.
+_SLOW_NUMBER: Final = re.compile(rb"[eE][+-]?[0-9]{3}|[0-9]{20}")
+_SLOW_FROM_BYTES: Final = 8 * 1024
+
+_FORM: Final = "application/x-www-form-urlencoded"
+_skip = msgspec.json.Decoder(msgspec.Raw).decode
+
+
+@lru_cache(maxsize=256)  # senders use few content types; hostile ones displace each other
+def kind_of(content_type: bytes | None, accepted: tuple[str, ...]) -> str:
+    """ "json", "form" or "any", as the endpoint accepts. Raises `WrongContentType`."""
+    if content_type is None:
+        return accepted[0]
+    media_type = content_type.partition(b";")[0].strip().lower().decode("latin-1")
+    if "json" in accepted and re.fullmatch(r"(application|text)/([\w.+-]+\+)?json", media_type):
+        _check_charset(content_type)
+        return "json"
+    if "form" in accepted and media_type == _FORM:
+        return "form"
+    if "any" in accepted:
+        return "any"
+    raise WrongContentType(f"content type {media_type!r}; expected {' or '.join(accepted)}")
+
+
+def _check_charset(content_type: bytes) -> None:
+    charset = re.search(rb"charset\s*=\s*\"?([^\s;\"]+)", content_type, re.IGNORECASE)
+    if charset and charset[1].lower() not in (b"utf-8", b"utf8", b"us-ascii"):
+        raise WrongContentType("JSON in a charset other than UTF-8 (RFC 8259 §8.1)")
+
+
+def check_json(body: bytes) -> None:
+    """Raise `BadPayload` unless `body` is one JSON text."""
+    try:
+        _skip(body)
+    except (ValueError, RecursionError) as error:
+        raise not_json(error) from None
+
+
+def not_json(error: Exception) -> BadPayload:
+    """The rejection for what a JSON decoder raised."""
+    if isinstance(error, RecursionError):
+        return BadPayload("the JSON is nested too deep")
+    return BadPayload(f"the body is not JSON: {error}")
+
+
+def decoder_of(payload_type: Any) -> Callable[[bytes], Any]:
+    """A function from body to payload. Raises `ConfigError` for a type that can't be decoded."""
+    if payload_type in (Any, object):
+        return _undecoded
+    try:
+        decode = msgspec.json.Decoder(payload_type).decode
+        has_slow_numbers = _may_hold_floats(msgspec.inspect.type_info(payload_type))
+    except TypeError as error:
+        raise ConfigError(f"the payload type can't be decoded: {error}") from None
+
+    def decode_typed(body: bytes) -> Any:
+        try:
+            if has_slow_numbers and len(body) > _SLOW_FROM_BYTES and _SLOW_NUMBER.search(body):
+                return msgspec.convert(orjson.loads(body), payload_type)
+            return decode(body)
+        except msgspec.ValidationError as error:
+            check_json(body)  # it stops at the first misfit, and what follows may be anything
+            return Undecodable(str(error))
+        except (ValueError, RecursionError) as error:
+            raise not_json(error) from None
+
+    return decode_typed
+
+
+def _undecoded(body: bytes) -> Any:
+    return _UNDECODED
+
+
+_UNDECODED: Final = Undecoded()
+
+
+def _may_hold_floats(info: Any, seen: frozenset[Any] = frozenset()) -> bool:
+    """Whether a number of any kind, or anything at all, may stand somewhere in the type."""
+    if isinstance(info, (msgspec.inspect.FloatType, msgspec.inspect.AnyType)):
+        return True
+    if isinstance(info, (msgspec.inspect.CustomType, msgspec.inspect.DecimalType)):
+        return True
+    cls = getattr(info, "cls", None)
+    if cls in seen:
+        return False
+    inner = seen | {cls} if cls is not None else seen
+    parts = [getattr(info, name, None) for name in ("item_type", "key_type", "value_type")]
+    parts += list(getattr(info, "item_types", ()) or ()) + list(getattr(info, "types", ()) or ())
+    parts += [field.type for field in getattr(info, "fields", ()) or ()]
+    return any(_may_hold_floats(part, inner) for part in parts if part is not None)
+
+
+def form_fields(body: bytes) -> dict[str, str | list[str]]:
+    """The fields of a form; those that stand several times as lists. Raises `BadPayload`."""
+    try:
+        fields = parse_qs(
+            body.decode("ascii"),
+            keep_blank_values=True,
+            errors="strict",
+            max_num_fields=MAX_FORM_FIELDS,
+        )
+    except ValueError as error:
+        raise BadPayload(f"the body is not a form: {error}") from None
+    return {name: values[0] if len(values) == 1 else values for name, values in fields.items()}
+
+
+def convert_form(fields: dict[str, Any], payload_type: Any) -> Any:
+    """The fields as the handler's type; numbers are read from their text."""
+    if payload_type in (Any, object):
+        return fields
+    try:
+        return msgspec.convert(fields, payload_type, strict=False)
+    except msgspec.ValidationError as error:
+        return Undecodable(str(error))

@@ -1,0 +1,169 @@
+"""Selectors and templates: how a description says where something stands, and what is signed.
+
+A selector names one value of a request:
+    header:NAME   json:PATH (dots between keys, numbers index lists)   form:NAME   query:NAME
+    signature:KEY (a field of a key-value signature header)
+A template is text with such selectors, and these words, in braces:
+    {body} {timestamp} {method} {path} {target} {url}
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
+from urllib.parse import parse_qs
+
+import orjson
+
+from fasthook.errors import NoSignature
+from fasthook.model import Request
+
+SELECTOR_KINDS: Final = ("header", "json", "form", "query", "signature")
+_WORDS: Final = ("body", "timestamp", "method", "path", "target", "url")
+_FIELD: Final = re.compile(r"\{([^{}]*)\}")
+#: Form and query fields that are looked at. Beyond: none of them is found.
+_MAX_FIELDS: Final = 1000
+
+
+class Found(NamedTuple):
+    """What was read out of a signature header and its companions."""
+
+    signatures: Sequence[bytes]
+    timestamp: bytes = b""  # as sent: a re-formatted number would sign something else
+    fields: dict[bytes, bytes] | None = None
+    url: bytes = b""  # the public URL, as configured at the sender
+
+
+class Selector(NamedTuple):
+    """One value of a request."""
+
+    kind: str
+    name: str
+    key: bytes = b""  # the name as bytes
+
+    @classmethod
+    def parse(cls, text: str) -> "Selector":
+        """Raises `ValueError` that says what was expected."""
+        kind, colon, name = text.partition(":")
+        if not colon or kind not in SELECTOR_KINDS or not name:
+            kinds = ", ".join(f"{kind}:…" for kind in SELECTOR_KINDS)
+            raise ValueError(f"{text!r} selects nothing; expected one of {kinds}")
+        name = name.lower() if kind == "header" else name
+        return cls(kind, name, name.encode())
+
+    def read(self, request: Request, fields: dict[bytes, bytes] | None = None) -> bytes | None:
+        """The value as bytes, or None where the request has none."""
+        if self.kind == "header":
+            return request.headers.get(self.key)
+        if self.kind == "signature":
+            return (fields or {}).get(self.key)
+        if self.kind == "query":
+            return _form_value(request.query, self.name)
+        if self.kind == "form":
+            return _form_value(request.body, self.name)
+        return scalar(json_at(request.body, self.name))
+
+
+class Template:
+    """What a provider signs, in pieces that are hashed one after the other."""
+
+    def __init__(self, text: str) -> None:
+        """Raises `ValueError` for an unknown field or an unbalanced brace."""
+        self.text = text
+        self.selectors: list[Selector] = []
+        self._parts: list[bytes | Callable[[Request, Found], bytes]] = []
+        position = 0
+        for match in _FIELD.finditer(text):
+            self._add_literal(text[position : match.start()])
+            self._parts.append(self._getter(match[1]))
+            position = match.end()
+        self._add_literal(text[position:])
+        #: Whether every byte of the body is signed, as it came.
+        self.covers_body = "{body}" in text
+        self._is_body_alone = text == "{body}"
+
+    def _add_literal(self, text: str) -> None:
+        if "{" in text or "}" in text:
+            raise ValueError(f"{self.text!r}: a brace without its partner")
+        if text:
+            self._parts.append(text.encode())
+
+    def _getter(self, field: str) -> Callable[[Request, Found], bytes]:
+        if field in _WORDS:
+            return _GETTERS[field]
+        try:
+            selector = Selector.parse(field)
+        except ValueError as error:
+            words = " ".join(f"{{{word}}}" for word in _WORDS)
+            raise ValueError(f"{self.text!r}: {error}, or {words}") from None
+        self.selectors.append(selector)
+
+        def read(request: Request, found: Found) -> bytes:
+            value = selector.read(request, found.fields)
+            if value is None:
+                raise NoSignature(f"{field} is signed, but the request has none")
+            return value
+
+        return read
+
+    def pieces(self, request: Request, found: Found) -> list[bytes]:
+        """The signed bytes, in order. Raises `NoSignature` where one of them is missing."""
+        if self._is_body_alone:
+            return [request.body]
+        return [part if isinstance(part, bytes) else part(request, found) for part in self._parts]
+
+    def signs(self, selector: Selector) -> bool:
+        """Whether the selected value is among what is signed."""
+        if selector.kind in ("json", "form"):
+            return self.covers_body or selector in self.selectors
+        return selector in self.selectors
+
+
+_GETTERS: Final[dict[str, Callable[[Request, Found], bytes]]] = {
+    "body": lambda request, found: request.body,
+    "timestamp": lambda request, found: found.timestamp,
+    "method": lambda request, found: request.method,
+    "path": lambda request, found: request.path,
+    "target": lambda request, found: request.target,
+    "url": lambda request, found: found.url,
+}
+
+
+def json_at(body: bytes, path: str) -> Any:
+    """What stands at `path` of a JSON body; None where nothing does, or the body is no JSON."""
+    try:
+        value = orjson.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return walk(value, path.split("."))
+
+
+def walk(value: Any, keys: Sequence[str]) -> Any:
+    """What stands behind `keys`, or None."""
+    for key in keys:
+        if isinstance(value, dict):
+            value = value.get(key)
+        elif isinstance(value, list) and key.isdigit() and int(key) < len(value):
+            value = value[int(key)]
+        else:
+            return None
+    return value
+
+
+def scalar(value: Any) -> bytes | None:
+    """Text and whole numbers as bytes; nothing else can name a thing."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogatepass")
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value).encode()
+    return None
+
+
+def _form_value(form: bytes, name: str) -> bytes | None:
+    try:
+        fields = parse_qs(
+            form.decode("latin-1"), True, encoding="latin-1", max_num_fields=_MAX_FIELDS
+        )
+    except ValueError:
+        return None
+    values = fields.get(name)
+    return values[0].encode("latin-1") if values and len(values) == 1 else None

@@ -1,0 +1,262 @@
+"""What travels down the line: Request → Delivery → Event → Outcome; and what a handler is.
+
+Plain values. This module knows no stage, no disk, no network and no clock.
+"""
+
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Generic, Literal, TypeVar, overload
+
+import msgspec
+import orjson
+
+T = TypeVar("T")
+
+#: Where a handler runs: on the event loop (`async def`), in a thread (`def`), in a child process.
+RunsIn = Literal["loop", "thread", "process"]
+
+
+class Request(msgspec.Struct, gc=False):
+    """One parsed HTTP request, not yet trusted."""
+
+    method: bytes
+    target: bytes  # as received, with the query
+    path: bytes  # the part of the target before "?"
+    head: bytes  # request line and fields as received, up to and with the blank line
+    headers: dict[bytes, bytes]  # names in lower case; a repeated field's values joined by ", "
+    keep_alive: bool
+    repeated: dict[bytes, list[bytes]] | None = None  # only the fields sent more than once
+    body: bytes = b""  # as received: the bytes that are verified
+
+    @property
+    def query(self) -> bytes:
+        """The part of the target after the first "?", or nothing."""
+        return self.target.partition(b"?")[2]
+
+
+class Reply(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a sender is told where it wants more than a status."""
+
+    status: int = 200
+    content_type: str = "text/plain; charset=utf-8"
+    body: str = ""
+
+
+class Delivery(msgspec.Struct, gc=False):
+    """An accepted request on its way to its handlers."""
+
+    endpoint: str
+    provider: str
+    event_id: str  # the provider's, or else the digest of the body
+    event_type: str
+    head: bytes  # as received
+    body: bytes  # as received: the bytes that were verified
+    headers: dict[bytes, bytes]
+    received_at_ns: int  # wall clock
+    client: str
+    secret_index: int  # which of the endpoint's secrets signed it, counted from 0; -1: none did
+    #: One per distinct payload type of the endpoint's handlers: the value, or the `Undecodable`.
+    payloads: tuple[Any, ...] = ()
+    #: "event" goes to the handlers; "ignored" and handshakes (by their name) are answered alone.
+    kind: str = "event"
+    reply: Reply | None = None  # None: the endpoint's success answer
+
+
+class Undecodable(msgspec.Struct, frozen=True):
+    """Stands where a payload would: the body is genuine, but not of the type that is wanted."""
+
+    error: str
+
+
+class Event(Generic[T]):
+    """What happened at the provider, as a handler sees it.
+
+    `payload` has the type that the handler declares with `Event[Type]`; without one it is what
+    the JSON holds (for forms: a dict of the fields).
+    """
+
+    __slots__ = ("_delivery", "_payload", "attempt")
+
+    def __init__(self, delivery: Delivery, payload: Any, attempt: int) -> None:
+        self._delivery = delivery
+        self._payload = payload
+        #: Which run of this handler for this event it is, counted from 1.
+        self.attempt = attempt
+
+    @property
+    def id(self) -> str:
+        """The provider's identifier; the same when the provider sends the event again."""
+        return self._delivery.event_id
+
+    @property
+    def type(self) -> str:
+        """The provider's word for what happened, such as "push"; empty if it sends none."""
+        return self._delivery.event_type
+
+    @property
+    def endpoint(self) -> str:
+        """Name of the endpoint that took the event."""
+        return self._delivery.endpoint
+
+    @property
+    def provider(self) -> str:
+        """Who sent it, as in `fasthook providers`."""
+        return self._delivery.provider
+
+    @property
+    def payload(self) -> T:
+        """The decoded body."""
+        if isinstance(self._payload, Undecoded):
+            self._payload = self._payload.decode(self._delivery.body)
+        return typing.cast(T, self._payload)
+
+    @property
+    def body(self) -> bytes:
+        """The body as received, byte for byte."""
+        return self._delivery.body
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The header fields; names in lower case, values as ISO-8859-1 text (RFC 9110 §5.5)."""
+        return {
+            name.decode("latin-1"): value.decode("latin-1")
+            for name, value in self._delivery.headers.items()
+        }
+
+    @property
+    def received_at(self) -> datetime:
+        """When the request was complete, in UTC."""
+        return datetime.fromtimestamp(self._delivery.received_at_ns / 1e9, UTC)
+
+    def __repr__(self) -> str:
+        return f"<Event {self.endpoint}/{self.type} {self.id} attempt={self.attempt}>"
+
+
+class Undecoded(msgspec.Struct, frozen=True):
+    """Stands where an untyped payload would, until a handler asks for it.
+
+    Decoded by orjson, whose time is bounded by the length of the body even for hostile floats.
+    """
+
+    decode: Callable[[bytes], Any] = orjson.loads
+
+
+OutcomeKind = Literal["done", "retry", "dead"]
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What one attempt came to."""
+
+    delivery: Delivery
+    handler: str
+    attempt: int
+    kind: OutcomeKind
+    duration_s: float
+    error: str = ""  # one line; empty when done
+    retry_in_s: float = 0.0
+
+
+class Handler(msgspec.Struct, frozen=True):
+    """A function that takes events, and how it wants to be run."""
+
+    function: Callable[..., Any]
+    payload_type: Any
+    runs_in: RunsIn
+    retries: int = 5  # attempts after the first
+    timeout_s: float = 30.0  # of one attempt
+    concurrency: int = 16  # attempts at once
+    rate: float = 0.0  # attempts per second; 0: as fast as they come
+
+
+class HandlerFactory(msgspec.Struct, frozen=True):
+    """A handler that takes settings: `build(settings)` makes the `Handler`.
+
+    `settings` is a msgspec struct; the configuration's `[handlers.NAME]` table is decoded into it.
+    """
+
+    settings: type[msgspec.Struct]
+    build: Callable[[Any], Handler]
+
+
+@overload
+def handler(function: Callable[..., Any], /) -> Handler: ...
+
+
+@overload
+def handler(
+    *,
+    retries: int = 5,
+    timeout: float = 30.0,
+    concurrency: int = 16,
+    rate: float = 0.0,
+    runs_in: RunsIn | None = None,
+) -> Callable[[Callable[..., Any]], Handler]: ...
+
+
+def handler(
+    function: Callable[..., Any] | None = None,
+    *,
+    retries: int = 5,
+    timeout: float = 30.0,
+    concurrency: int = 16,
+    rate: float = 0.0,
+    runs_in: RunsIn | None = None,
+) -> Any:
+    """Make a handler of a function that takes one `Event`.
+
+    `async def` runs on the event loop, `def` in a thread; `runs_in="process"` runs either in a
+    child process, for work that would hold the interpreter for long.
+    `timeout`: seconds for one attempt. `rate`: attempts per second at the most.
+    Raises `TypeError` or `ValueError` where the function or an option can't work.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Handler:
+        is_async = inspect.iscoroutinefunction(function)
+        where: RunsIn = runs_in or ("loop" if is_async else "thread")
+        name = getattr(function, "__qualname__", repr(function))
+        if where == "loop" and not is_async:
+            raise TypeError(f"{name}: runs_in='loop' needs an async def")
+        if where == "thread" and is_async:
+            raise TypeError(f"{name}: runs_in='thread' needs a plain def")
+        if where not in typing.get_args(RunsIn):
+            raise ValueError(f"{name}: runs_in={where!r}; expected 'loop', 'thread' or 'process'")
+        made = Handler(
+            function, payload_type_of(function), where, retries, timeout, concurrency, rate
+        )
+        check_options(name, made)
+        return made
+
+    return decorate if function is None else decorate(function)
+
+
+def check_options(name: str, handler: Handler) -> None:
+    """Raise `ValueError` unless the handler can run with its options."""
+    if handler.retries < 0:
+        raise ValueError(f"{name}: retries={handler.retries}; expected 0 or more")
+    if not handler.timeout_s > 0:
+        raise ValueError(f"{name}: timeout={handler.timeout_s}; expected more than 0 seconds")
+    if handler.concurrency < 1:
+        raise ValueError(f"{name}: concurrency={handler.concurrency}; expected 1 or more")
+    if handler.rate < 0:
+        raise ValueError(f"{name}: rate={handler.rate}; expected 0 (no limit) or more per second")
+
+
+def payload_type_of(function: Callable[..., Any]) -> Any:
+    """`Order` of `def f(event: Event[Order])`; `Any` where the function does not say.
+
+    Raises `TypeError` if the function does not take exactly one argument.
+    """
+    name = getattr(function, "__qualname__", repr(function))
+    parameters = [
+        p
+        for p in inspect.signature(function).parameters.values()
+        if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
+    if len(parameters) != 1:
+        raise TypeError(f"{name}: a handler takes one argument, the event; got {len(parameters)}")
+    hint = typing.get_type_hints(function).get(parameters[0].name, Any)
+    if typing.get_origin(hint) is Event:
+        return typing.get_args(hint)[0]
+    return Any

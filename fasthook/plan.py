@@ -1,0 +1,264 @@
+"""A configuration, compiled: endpoints that can verify and decode, handlers that can run.
+
+Whatever is wrong with a configuration is found here, before anything starts: `check` and `serve`
+make the same plan.
+"""
+
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from fasthook.config import Config, convert
+from fasthook.config import Endpoint as EndpointSettings
+from fasthook.dispatch import registry
+from fasthook.dispatch.pool import Registered
+from fasthook.errors import ConfigError
+from fasthook.intake import catalogue
+from fasthook.intake.catalogue import Provider
+from fasthook.intake.identify import Identifier
+from fasthook.intake.limiter import TokenBucket
+from fasthook.intake.network import AllowList, parse_network
+from fasthook.intake.receiver import Endpoint, Greeting
+from fasthook.intake.schemes import Scheme
+from fasthook.intake.signatures import Unsigned, Verifier, verifier_of
+from fasthook.model import Handler, HandlerFactory, check_options
+from fasthook.values import Duration, Rate
+
+
+class _RunOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Keys of `[handlers.NAME]` that every handler has; all others are its own settings."""
+
+    use: str = ""  # the entry point; empty: the same name
+    retries: int | None = None
+    timeout: Duration | None = None
+    concurrency: int | None = None
+    rate: Rate | None = None
+
+
+_RUN_OPTIONS: Final = frozenset(field.name for field in msgspec.structs.fields(_RunOptions))
+
+
+class CustomScheme(Scheme, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[endpoint.scheme]`: a scheme, with its tolerance written as a time."""
+
+    tolerance: Duration = Duration(300)
+
+
+class Plan(NamedTuple):
+    """What a service needs of a configuration."""
+
+    endpoints: list[Endpoint]
+    handlers: list[Registered]
+    #: Endpoint → its handlers' names, each with the index of its payload in the delivery.
+    routes: dict[str, list[tuple[str, int]]]
+    statuses: dict[str, int]  # endpoint → status of success
+    body_limits: dict[bytes, int]  # path → bytes
+    warnings: list[str]
+
+
+def make(config: Config) -> Plan:
+    """Compile `config`. Raises `ConfigError` that names the file, the key and what was expected."""
+    try:
+        return _make(config)
+    except ConfigError as error:
+        raise ConfigError(f"{config.source}: {error}") from None
+
+
+def _make(config: Config) -> Plan:
+    _check_server(config)
+    plan = Plan([], [], {}, {}, {}, [])
+    handlers = {name: None for endpoint in config.endpoint for name in endpoint.handlers}
+    unused = [name for name in config.handlers if name not in handlers]
+    if unused:
+        plan.warnings.append(f"handlers.{unused[0]}: no endpoint uses it")
+    for index, settings in enumerate(config.endpoint):
+        where = f'endpoint[{index}] ("{settings.name}")'
+        for name in settings.handlers:
+            if name not in {registered.name for registered in plan.handlers}:
+                plan.handlers.append(_register(name, config.handlers.get(name, {}), where))
+        _add_endpoint(plan, settings, config, where)
+    return plan
+
+
+def _check_server(config: Config) -> None:
+    if config.server.workers != 1:
+        raise ConfigError(f"server.workers: {config.server.workers}; this version runs 1 worker")
+    if config.spool.durability != "none":
+        raise ConfigError(
+            f'spool.durability: "{config.spool.durability}"; this version keeps events in memory '
+            'alone, which is durability = "none"'
+        )
+    if config.dispatch.hold:
+        raise ConfigError('dispatch.hold: needs a spool; with durability = "none" nothing is kept')
+    for network in config.server.trusted_proxies:
+        if network != "unix":
+            _network("server.trusted_proxies", network)
+
+
+def _network(where: str, text: str) -> None:
+    try:
+        parse_network(text)
+    except ValueError as error:
+        raise ConfigError(
+            f"{where}: {error}; expected such as 192.0.2.0/24 or 2001:db8::1"
+        ) from None
+
+
+# --- handlers -------------------------------------------------------------------------------------
+
+
+def _register(name: str, table: dict[str, Any], where: str) -> Registered:
+    options = convert(
+        {k: v for k, v in table.items() if k in _RUN_OPTIONS}, _RunOptions, f"handlers.{name}"
+    )
+    settings = {k: v for k, v in table.items() if k not in _RUN_OPTIONS}
+    entry_point = options.use or name
+    try:
+        found = registry.find(entry_point)
+    except ConfigError as error:
+        place = f"handlers.{name}.use" if options.use else f"{where}.handlers"
+        raise ConfigError(f"{place}: {error}") from None
+    handler = _configured(name, found, settings)
+    handler = msgspec.structs.replace(
+        handler,
+        retries=handler.retries if options.retries is None else options.retries,
+        timeout_s=handler.timeout_s if options.timeout is None else float(options.timeout),
+        concurrency=handler.concurrency if options.concurrency is None else options.concurrency,
+        rate=handler.rate if options.rate is None else float(options.rate),
+    )
+    try:
+        check_options(f"handlers.{name}", handler)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return Registered(name, handler, entry_point, settings)
+
+
+def _configured(name: str, found: Handler | HandlerFactory, settings: dict[str, Any]) -> Handler:
+    where = f"handlers.{name}"
+    if isinstance(found, Handler):
+        if settings:
+            raise ConfigError(f"{where}.{next(iter(settings))}: this handler takes no settings")
+        return found
+    try:
+        return found.build(convert(settings, found.settings, where))
+    except ConfigError as error:
+        text = str(error)
+        raise ConfigError(text if text.startswith(where) else f"{where}.{text}") from None
+    except OSError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+# --- endpoints ------------------------------------------------------------------------------------
+
+
+def _add_endpoint(plan: Plan, settings: EndpointSettings, config: Config, where: str) -> None:
+    provider = provider_of(settings, where)
+    scheme = scheme_of(settings, provider, where)
+    handlers = {r.name: r.handler for r in plan.handlers if r.name in settings.handlers}
+    types: list[Any] = []
+    routes = []
+    for name in settings.handlers:
+        payload_type = handlers[name].payload_type
+        if payload_type not in types:
+            types.append(payload_type)
+        routes.append((name, types.index(payload_type)))
+    for network in settings.allow:
+        _network(f"{where}.allow", network)
+    try:
+        identifier = _identifier(settings, provider, scheme, types)
+    except ConfigError as error:
+        raise ConfigError(f"{where}.handlers: {error}") from None
+    rate = settings.rate
+    plan.endpoints.append(
+        Endpoint(
+            name=settings.name,
+            path=settings.path.encode(),
+            provider=provider.id,
+            verifier=_verifier(settings, scheme, where),
+            identifier=identifier,
+            bucket=TokenBucket(rate, settings.burst or max(1, round(rate))) if rate else None,
+            allow=AllowList(settings.allow) if settings.allow else None,
+            events=frozenset(settings.events) if settings.events is not None else None,
+            greetings=tuple(Greeting(handshake) for handshake in provider.handshakes),
+            retries_429=provider.retries_429,
+            security_headers=frozenset(scheme.security_headers() if scheme is not None else ()),
+        )
+    )
+    plan.routes[settings.name] = routes
+    plan.statuses[settings.name] = settings.status or provider.status
+    plan.body_limits[settings.path.encode()] = settings.max_body or config.server.max_body
+    plan.warnings.extend(f"{where}: {text}" for text in _doubts(settings, provider, scheme))
+
+
+def provider_of(settings: EndpointSettings, where: str) -> Provider:
+    if settings.provider == "none":
+        return catalogue.NONE
+    if settings.provider == "custom":
+        scheme = convert(settings.scheme, CustomScheme, f"{where}.scheme")
+        scheme = msgspec.structs.replace(scheme, tolerance_s=int(scheme.tolerance))
+        try:
+            scheme.check()
+        except ValueError as error:
+            raise ConfigError(f"{where}.scheme.{error}") from None
+        return catalogue.custom(scheme)
+    try:
+        return catalogue.load(settings.provider)
+    except ConfigError as error:
+        raise ConfigError(f"{where}.provider: {error}") from None
+
+
+def scheme_of(settings: EndpointSettings, provider: Provider, where: str) -> Scheme | None:
+    if not provider.schemes:
+        return None
+    name = settings.scheme if isinstance(settings.scheme, str) else ""
+    scheme = provider.schemes.get(name or provider.default_scheme)
+    if scheme is None:
+        known = ", ".join(provider.schemes)
+        raise ConfigError(f"{where}.scheme: {name!r}; {provider.id} has: {known}")
+    if settings.tolerance is not None:
+        if not scheme.timestamp:
+            raise ConfigError(f"{where}.tolerance: {provider.id} signs no time")
+        scheme = msgspec.structs.replace(scheme, tolerance_s=int(settings.tolerance))
+    return scheme
+
+
+def _verifier(settings: EndpointSettings, scheme: Scheme | None, where: str) -> Verifier:
+    if scheme is None:
+        return Unsigned()
+    if "{url}" in scheme.message and not settings.public_url:
+        raise ConfigError(f"{where}.public_url: missing; the URL is part of what is signed")
+    try:
+        secrets = [secret.reveal() for secret in settings.secrets]
+        return verifier_of(scheme, secrets, settings.public_url)
+    except ConfigError as error:
+        raise ConfigError(f"{where}.secrets: {error}") from None
+
+
+def _identifier(
+    settings: EndpointSettings, provider: Provider, scheme: Scheme | None, types: list[Any]
+) -> Identifier:
+    return Identifier(
+        provider.event_id_of(scheme) if scheme is not None else (),
+        provider.event_type_of(scheme) if scheme is not None else (),
+        settings.content or provider.content,
+        provider.form_payload,
+        types,
+        also=[text for handshake in provider.handshakes for text in handshake.when],
+    )
+
+
+def _doubts(settings: EndpointSettings, provider: Provider, scheme: Scheme | None) -> list[str]:
+    """What works, but is worth a word at every start."""
+    doubts = []
+    if scheme is None:
+        doubts.append('provider = "none": anybody who knows the path can send')
+    elif not scheme.covers_body:
+        doubts.append("the signature does not cover the whole body")
+    for secret in settings.secrets:
+        if secret.source == "plain":
+            doubts.append("a plain: secret stands in the file; env:, file: or credential: hide it")
+        if secret.is_short:
+            doubts.append(f"the secret {secret.source} is short enough to be guessed")
+    if settings.events == ():
+        doubts.append("events is empty: every event is ignored")
+    return doubts

@@ -1,0 +1,1 @@
+"""1. bytes ⇄ Request. Knows HTTP, knows no webhook."""

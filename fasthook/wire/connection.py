@@ -1,0 +1,313 @@
+"""One connection: bytes in, requests out; answers in, bytes out, in the order of the requests.
+
+The edge of the wire: it has the transport and asks the loop for the time. What a request means is
+not known here; `receive` answers it at once, or later through `answer`.
+"""
+
+import asyncio
+import math
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from fasthook.errors import Rejection, RequestTimeout
+from fasthook.model import Request
+from fasthook.wire.answers import CONTINUE, INTERNAL_ERROR, Answer, DateLine, refusal
+from fasthook.wire.limits import (
+    LINGER_BYTES,
+    LINGER_S,
+    MAX_UNANSWERED,
+    WRITE_HIGH_WATER_BYTES,
+    Limits,
+)
+from fasthook.wire.reader import Phase, RequestReader
+
+
+class Receive(Protocol):
+    """What the wire asks of the rest of fasthook."""
+
+    def __call__(self, request: Request, connection: "Connection", number: int) -> Answer | None:
+        """Answer request `number` of the connection now, or None: `connection.answer` follows."""
+
+
+class Owner(Protocol):
+    """Who keeps the connections: the listener."""
+
+    limits: Limits
+    date: DateLine
+    is_draining: bool
+
+    def opened(self, connection: "Connection") -> None:
+        """The connection has a transport."""
+
+    def closed(self, connection: "Connection") -> None:
+        """The connection is gone."""
+
+    def refused(self, rejection: Rejection, peer: str) -> None:
+        """A request was refused before `receive` saw it."""
+
+    def failed(self, error: BaseException, peer: str) -> None:
+        """Our code raised; the sender got 500."""
+
+
+class Connection(asyncio.Protocol):
+    """One client, or one of nginx's upstream connections."""
+
+    __slots__ = (
+        # for the life of the connection
+        "_loop_time",
+        "_owner",
+        "_reader",
+        "_receive",
+        "_transport",
+        "peer",
+        "served",
+        # about now
+        "deadline",
+        "_asked",
+        "_answered",
+        "_early_answers",
+        "_is_paused",
+        "_is_write_blocked",
+        "_last",
+        "_lingered_bytes",
+        "_phase",
+    )
+
+    def __init__(
+        self,
+        owner: Owner,
+        reader: RequestReader,
+        receive: Receive,
+        loop_time: Callable[[], float],
+    ) -> None:
+        self._owner = owner
+        self._reader = reader
+        self._receive = receive
+        self._loop_time = loop_time
+        self._transport: asyncio.Transport | None = None
+        self.peer = ""
+        self.served = 0  # requests answered
+        self.deadline = math.inf  # loop time; the listener calls expire() after it
+        self._asked = 0
+        self._answered = 0
+        #: Answers that came before those of earlier requests; at most MAX_UNANSWERED.
+        self._early_answers: dict[int, Answer] = {}
+        self._is_paused = False
+        self._is_write_blocked = False
+        self._last = -1  # the request after whose answer the connection ends; -1: none yet
+        self._lingered_bytes = -1  # -1: not lingering
+        self._phase = Phase.IDLE
+
+    # --- called by the loop -----------------------------------------------------------------------
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        transport.set_write_buffer_limits(high=WRITE_HIGH_WATER_BYTES)
+        address = transport.get_extra_info("peername")
+        self.peer = address[0] if isinstance(address, tuple) and address else "unix"
+        self.deadline = self._loop_time() + self._owner.limits.idle_timeout_s
+        self._owner.opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._last >= 0:
+            self._linger(len(data))
+            return
+        self._reader.feed(data)
+        self._advance()
+
+    def eof_received(self) -> bool:
+        # A half-closed client still reads: what it asked for is answered before the end.
+        if self._lingered_bytes < 0 and self._asked != self._answered:
+            self._last = self._asked - 1
+            return True
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._reader.close()
+        self._owner.closed(self)
+
+    def pause_writing(self) -> None:
+        self._is_write_blocked = True
+        self.deadline = self._loop_time() + self._owner.limits.write_timeout_s
+        self._pause()
+
+    def resume_writing(self) -> None:
+        self._is_write_blocked = False
+        self._resume()
+
+    # --- requests ---------------------------------------------------------------------------------
+
+    def _advance(self) -> None:
+        """Take requests until the bytes, or the places for unanswered ones, are used up."""
+        before = self._asked
+        try:
+            while self._last < 0 and not self._is_write_blocked:
+                if self._asked - self._answered >= MAX_UNANSWERED:
+                    self._pause()
+                    break
+                request = self._reader.next_request()
+                if request is None:
+                    break
+                self._ask(request)
+        except Rejection as rejection:
+            self._refuse(rejection)
+        except Exception as error:
+            self._owner.failed(error, self.peer)
+            self._end_with(INTERNAL_ERROR)
+        if self._last < 0 and not self._is_write_blocked:
+            self._set_deadline(self._asked != before)
+
+    def _ask(self, request: Request) -> None:
+        number = self._asked
+        self._asked = number + 1
+        if not request.keep_alive or self._owner.is_draining:
+            self._last = number
+        try:
+            answer = self._receive(request, self, number)
+        except Exception as error:
+            self._owner.failed(error, self.peer)
+            answer = INTERNAL_ERROR
+        if self._last == number and (rejection := self._reader.after_last()) is not None:
+            # No request any more (RFC 9112 §9.6), and worth a word: smuggling looks like this.
+            self._owner.refused(rejection, self.peer)
+            self._last = number + 1
+            self._asked = number + 2
+            self._early_answers[number + 1] = refusal(rejection)
+        if answer is not None:
+            if request.method == b"HEAD":
+                answer = answer.without_body()
+            self.answer(number, answer)
+
+    def _set_deadline(self, is_new: bool) -> None:
+        """Absolute per phase: bytes that trickle in do not move it."""
+        phase = self._reader.phase
+        if phase is Phase.IDLE:
+            self.deadline = math.inf
+            if self._asked == self._answered:
+                self.deadline = self._loop_time() + self._owner.limits.idle_timeout_s
+        elif is_new or phase is not self._phase:
+            limits = self._owner.limits
+            allowed_s = limits.head_timeout_s
+            if phase is Phase.BODY:
+                allowed_s = limits.body_timeout_s
+                allowed_s += self._reader.expected_bytes / limits.min_rate_bytes_s
+                if self._reader.wants_continue() and self._asked == self._answered:
+                    self._write(CONTINUE)
+            self.deadline = self._loop_time() + allowed_s
+        self._phase = phase
+
+    # --- answers ----------------------------------------------------------------------------------
+
+    def answer(self, number: int, answer: Answer) -> None:
+        """Send the answer to request `number`, as soon as all earlier ones are sent.
+
+        Nothing happens if the client is gone: whoever answers late need not know.
+        """
+        if number != self._answered:
+            self._early_answers[number] = answer
+            return
+        self._send(number, answer)
+        while self._early_answers and self._answered in self._early_answers:
+            number = self._answered
+            self._send(number, self._early_answers.pop(number))
+        if self._is_paused:
+            self._resume()
+
+    def _send(self, number: int, answer: Answer) -> None:
+        self._answered = number + 1
+        self.served += 1
+        if answer.closes and self._last < 0:
+            self._last = number
+        is_last = number == self._last
+        if is_last and not answer.closes:
+            answer = answer.closing()
+        transport = self._transport
+        # uvloop's write raises on a closed transport; a client that left is no error of ours.
+        if transport is not None and not transport.is_closing():
+            transport.write(answer.start + self._owner.date.line + answer.rest)
+            if is_last:
+                self._start_linger(transport)
+
+    def _refuse(self, rejection: Rejection) -> None:
+        """The bytes after the last request are no request: say so behind its answer, and close."""
+        self._owner.refused(rejection, self.peer)
+        self._end_with(refusal(rejection, closes=True))
+
+    def _end_with(self, answer: Answer) -> None:
+        number = self._asked
+        self._asked = number + 1
+        self._last = number
+        self.answer(number, answer)
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    # --- the end ----------------------------------------------------------------------------------
+
+    def _start_linger(self, transport: asyncio.Transport) -> None:
+        """Close for writing, and read on for a while.
+
+        Closing at once with unread bytes in the socket resets the connection, and the reset may
+        overtake the answer.
+        """
+        self._lingered_bytes = 0
+        self.deadline = self._loop_time() + LINGER_S
+        if transport.can_write_eof():
+            transport.write_eof()
+        if self._is_paused:
+            self._is_paused = False
+            transport.resume_reading()
+
+    def _linger(self, count: int) -> None:
+        if self._lingered_bytes < 0:
+            return  # an answer is still due; what follows the last request is not looked at
+        self._lingered_bytes += count
+        if self._lingered_bytes > LINGER_BYTES and self._transport is not None:
+            self._transport.abort()
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        if self._transport is None:
+            return
+        if self._lingered_bytes >= 0 or self._is_write_blocked:
+            self._transport.abort()
+        elif self._phase is Phase.IDLE:
+            self._transport.close()
+        else:
+            part = "head" if self._phase is Phase.HEAD else "body"
+            self._refuse(RequestTimeout(f"the {part} was not complete in time"))
+
+    def drain(self) -> None:
+        """Close now if idle; else after the request that is under way."""
+        if self._transport is None or self._last >= 0:
+            return
+        if self._asked != self._answered:
+            self._last = self._asked - 1
+        elif self._reader.phase is Phase.IDLE:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Cut the connection off."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way."""
+        return self._phase is Phase.IDLE and self._asked == self._answered and self._last < 0
+
+    # --- back-pressure ----------------------------------------------------------------------------
+
+    def _pause(self) -> None:
+        if not self._is_paused and self._transport is not None and self._last < 0:
+            self._is_paused = True
+            self._transport.pause_reading()
+
+    def _resume(self) -> None:
+        if self._is_paused and self._transport is not None and not self._is_write_blocked:
+            self._is_paused = False
+            self._transport.resume_reading()
+            # What was read before the pause stands in the reader; no new bytes will announce it.
+            self._advance()

@@ -1,0 +1,184 @@
+"""Accepts connections, keeps them, and holds them to their deadlines.
+
+Accepting is done here, not by the loop's server: a full house must be able to stop it, and running
+out of descriptors must not become a busy loop.
+"""
+
+import asyncio
+import errno
+import resource
+import socket
+import time
+from collections.abc import Callable
+
+from fasthook.errors import Rejection
+from fasthook.wire.answers import DateLine
+from fasthook.wire.connection import Connection, Receive
+from fasthook.wire.limits import RESERVED_DESCRIPTORS, SWEEP_S, ByteBudget, Limits
+from fasthook.wire.reader import SINGLETONS, RequestReader
+
+#: Accepted in one turn of the loop; the rest wait in the kernel while requests are served.
+_ACCEPTS_A_TURN = 64
+#: After EMFILE and its kin: connections wait in the kernel for this long.
+_ACCEPT_PAUSE_S = 0.1
+#: Looked at, oldest first, to find an idle connection that a new one may replace.
+_EVICTION_SCAN = 128
+
+
+class Listener:
+    """Listening sockets and all connections that came through them."""
+
+    def __init__(
+        self,
+        receive: Receive,
+        *,
+        limits: Limits,
+        body_limit: Callable[[bytes], int],
+        small_body: int,
+        singletons: frozenset[bytes] = SINGLETONS,
+        on_refused: Callable[[Rejection, str], None],
+        on_failed: Callable[[BaseException, str], None],
+    ) -> None:
+        """`body_limit` and `small_body`: see `RequestReader`."""
+        self.limits = limits
+        self.date = DateLine(time.time())
+        self.is_draining = False
+        self.refused = on_refused
+        self.failed = on_failed
+        self.budget = ByteBudget(limits.max_bytes_in_flight)
+        self._receive = receive
+        self._body_limit = body_limit
+        self._small_body = small_body
+        self._singletons = singletons
+        self._sockets: list[socket.socket] = []
+        #: In the order of their coming.
+        self._connections: dict[Connection, None] = {}
+        self._adopting: set[asyncio.Task[None]] = set()  # accepted, but not yet with a transport
+        self._is_accepting = False
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._all_closed: asyncio.Future[None] | None = None
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._capacity = max(1, min(limits.max_connections, files - RESERVED_DESCRIPTORS))
+
+    def start(self, sockets: list[socket.socket]) -> None:
+        """Accept on `sockets`, which are listening already. Call within the running loop."""
+        self._loop = asyncio.get_running_loop()
+        self._sockets = sockets
+        self._resume_accepting()
+        self._sweep()
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._connections) + len(self._adopting)
+
+    # --- accepting --------------------------------------------------------------------------------
+
+    def _resume_accepting(self) -> None:
+        if self._is_accepting or self.is_draining:
+            return
+        self._is_accepting = True
+        for listening in self._sockets:
+            self._loop.add_reader(listening.fileno(), self._accept, listening)
+
+    def _pause_accepting(self) -> None:
+        if self._is_accepting:
+            self._is_accepting = False
+            for listening in self._sockets:
+                self._loop.remove_reader(listening.fileno())
+
+    def _accept(self, listening: socket.socket) -> None:
+        for _ in range(_ACCEPTS_A_TURN):
+            if not self._has_room():
+                self._pause_accepting()  # closed() resumes
+                return
+            try:
+                accepted, _ = listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    self._pause_accepting()
+                    self._loop.call_later(_ACCEPT_PAUSE_S, self._resume_accepting)
+                    return
+                raise
+            accepted.setblocking(False)
+            if accepted.family != socket.AF_UNIX:
+                accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            task = self._loop.create_task(self._adopt(accepted))
+            self._adopting.add(task)
+            task.add_done_callback(self._adopted)
+
+    def _has_room(self) -> bool:
+        if self.connections < self._capacity:
+            return True
+        # Those that never sent a request go first: a flood of them must not keep others out.
+        idle = None
+        for connection, _ in zip(self._connections, range(_EVICTION_SCAN), strict=False):
+            if connection.is_idle:
+                if not connection.served:
+                    connection.expire()
+                    return True
+                idle = idle or connection
+        if idle is not None:
+            idle.expire()
+            return True
+        return False
+
+    async def _adopt(self, accepted: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(self._new_connection, accepted)
+        except OSError:
+            accepted.close()  # the client left between accept and here
+
+    def _adopted(self, task: "asyncio.Task[None]") -> None:
+        self._adopting.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.failed(error, "")
+
+    def _new_connection(self) -> Connection:
+        reader = RequestReader(self._body_limit, self._small_body, self.budget, self._singletons)
+        return Connection(self, reader, self._receive, self._loop.time)
+
+    def opened(self, connection: Connection) -> None:
+        """A connection has its transport."""
+        self._connections[connection] = None
+        if self.is_draining:
+            connection.drain()
+
+    def closed(self, connection: Connection) -> None:
+        """A connection is gone."""
+        self._connections.pop(connection, None)
+        self._resume_accepting()
+        if self._all_closed is not None and not self._connections and not self._all_closed.done():
+            self._all_closed.set_result(None)
+
+    # --- time -------------------------------------------------------------------------------------
+
+    def _sweep(self) -> None:
+        """Hold connections to their deadlines: one timer for all, since most are never needed."""
+        self.date.update(time.time())
+        now = self._loop.time()
+        for connection in [c for c in self._connections if c.deadline <= now]:
+            connection.expire()
+        self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
+
+    # --- the end ----------------------------------------------------------------------------------
+
+    async def drain(self, timeout_s: float) -> int:
+        """Take no new connections, let requests under way finish; how many did not in time."""
+        self.is_draining = True
+        self._pause_accepting()
+        for listening in self._sockets:
+            listening.close()
+        for connection in list(self._connections):
+            connection.drain()
+        if self._connections:
+            self._all_closed = self._loop.create_future()
+            await asyncio.wait([self._all_closed], timeout=timeout_s)
+        left = len(self._connections)
+        for connection in list(self._connections):
+            connection.abort()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        return left

@@ -1,0 +1,433 @@
+"""Bytes → Request, or a Rejection. No I/O, no clock.
+
+`feed` takes what came from the socket; `next_request` gives one whole request at a time, so the
+caller decides how many it takes. httptools judges the grammar of each head and sees nothing but
+one head at a time: it can neither be paused nor told a limit, and on an upgrade it reports an
+empty body first. Where a head or a body ends, and every bound, is decided here.
+
+What httptools 0.9 accepts and this module refuses: no Host or a malformed one, versions other
+than 1.1, RTSP and ICE, transfer codings other than `chunked`, tunnels, repeated fields
+that may stand only once, anything beyond the limits.
+"""
+
+import re
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Final
+
+import httptools
+
+from fasthook.errors import (
+    BadHttp,
+    BodyTooLarge,
+    ExpectationFailed,
+    HeadersTooLarge,
+    NoTunnel,
+    OutOfMemoryBudget,
+    TargetTooLong,
+)
+from fasthook.model import Request
+from fasthook.wire.chunked import ChunkedBody
+from fasthook.wire.limits import (
+    MAX_BLANK_LINES,
+    MAX_FIELDS,
+    MAX_HEAD_BYTES,
+    MAX_LINE_BYTES,
+    ByteBudget,
+)
+
+# RFC 3986 §3.2.2, without user information, which RFC 9110 §4.2.4 wants refused.
+_AUTHORITY: Final = rb"(?:[A-Za-z0-9\-._~!$&'()*+;=%]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?"
+_HOST: Final = re.compile(_AUTHORITY)
+_ABSOLUTE_FORM: Final = re.compile(rb"(?i:https?)://%b(/[^?]*)?(?:\?.*)?" % _AUTHORITY)
+#: RFC 9110: fields with one value. Sent twice, a proxy may have read the other one.
+SINGLETONS: Final = frozenset(
+    {
+        b"host",
+        b"content-length",
+        b"transfer-encoding",
+        b"content-type",
+        b"content-encoding",
+        b"authorization",
+        b"expect",
+        b"upgrade",
+    }
+)
+# Hosts that were found well-formed. A sender always names the same; bounded, since it is its word.
+_MAX_KNOWN_HOSTS: Final = 256
+_MAX_LENGTH_DIGITS: Final = 20
+_CR: Final = ord("\r")
+
+
+class Phase(IntEnum):
+    """Where in a request the reader stands; each has its own deadline."""
+
+    IDLE = 0
+    HEAD = 1
+    BODY = 2
+
+
+class RequestReader:
+    """The requests of one connection."""
+
+    __slots__ = (
+        # for the life of the connection
+        "_body_limit",
+        "_budget",
+        "_parser",
+        "_fields",
+        "_head_is_open",
+        "_singletons",
+        "_small_body",
+        "_known_hosts",
+        "_buffer",
+        "_position",
+        # for one request
+        "phase",
+        "_fed",
+        "_blank_lines",
+        "_request",
+        "_parts",
+        "_missing",
+        "_reserved",
+        "_chunked",
+        "_wants_continue",
+    )
+
+    def __init__(
+        self,
+        body_limit: Callable[[bytes], int],
+        small_body: int,
+        budget: ByteBudget,
+        singletons: frozenset[bytes] = SINGLETONS,
+    ) -> None:
+        """`body_limit(path)` is asked for bodies longer than `small_body` bytes alone."""
+        self._body_limit = body_limit
+        self._small_body = small_body
+        self._budget = budget
+        self._singletons = singletons
+        self._known_hosts: set[bytes] = set()
+        self._buffer = b""
+        self._position = 0
+        self._reserved = 0
+        self._missing = 0
+        self._wants_continue = False
+        self._parts: list[bytes] = []
+        self._new_parser()
+        self._start_request()
+
+    def _new_parser(self) -> None:
+        # httptools calls C methods alone: a Python frame for each field would cost as much as the
+        # whole parsing (bench/micro.py). `clear` of a list that holds something is a flag.
+        self._fields: dict[bytes, bytes] = {}
+        self._head_is_open: list[None] = []
+        self._parser = httptools.HttpRequestParser(_Callbacks(self._fields, self._head_is_open))
+
+    def _start_request(self) -> None:
+        self.phase = Phase.IDLE
+        self._fed = 0
+        self._blank_lines = 0
+        self._request: Request | None = None
+        self._chunked: ChunkedBody | None = None
+
+    def feed(self, data: bytes) -> None:
+        """Take what the socket gave; look at it only in `next_request`."""
+        if self._position != len(self._buffer):
+            self._buffer = self._buffer[self._position :] + data
+        elif not self._missing:
+            self._buffer = data
+        # Parts of a long body are kept as they are and joined once, not copied at each read.
+        elif len(data) <= self._missing:
+            self._parts.append(data)
+            self._missing -= len(data)
+            return
+        else:
+            self._parts.append(data[: self._missing])
+            self._buffer = data[self._missing :]
+            self._missing = 0
+        self._position = 0
+
+    def next_request(self) -> Request | None:
+        """The next whole request, or None: more bytes are needed. Raises `Rejection`."""
+        request = self._request
+        if request is None:
+            if self._position == len(self._buffer):
+                return None
+            request = self._take_head()
+            if request is None:
+                return None
+            if self._missing:
+                # By far most bodies came with their head: no part is kept, nothing is joined.
+                end = self._position + self._missing
+                if end <= len(self._buffer):
+                    request.body = self._buffer[self._position : end]
+                    self._position = end
+                    self._missing = 0
+                    self._parse(request.body)
+                    self.phase = Phase.IDLE
+                    return request
+        return self._take_rest(request)
+
+    def _take_rest(self, request: Request) -> Request | None:
+        """The request, once its body is whole."""
+        self._request = request
+        if self._chunked is not None:
+            is_whole = self._take_chunks(request, self._chunked)
+        else:
+            is_whole = self._take_body(request)
+        if not is_whole:
+            return None
+        self._start_request()
+        return request
+
+    def after_last(self) -> BadHttp | None:
+        """What to say of bytes behind a request that ends the connection, if there are any."""
+        if self._buffer[self._position :].strip(b"\r\n"):
+            return BadHttp("more bytes behind a request that ends the connection")
+        return None
+
+    def wants_continue(self) -> bool:
+        """Whether the sender waits for `100 Continue`; true once a request."""
+        wanted, self._wants_continue = self._wants_continue, False
+        return wanted and not self._parts and self._position == len(self._buffer)
+
+    @property
+    def expected_bytes(self) -> int:
+        """The most that the body being read may come to."""
+        if self._chunked is not None:
+            return self._chunked.limit_bytes
+        return self._missing + sum(map(len, self._parts))
+
+    def close(self) -> None:
+        """Give back what the budget lent."""
+        self._budget.release(self._reserved)
+        self._reserved = 0
+        self._parts = []
+        self._buffer = b""
+        self._position = self._missing = 0
+
+    # --- the head ---------------------------------------------------------------------------------
+
+    def _take_head(self) -> Request | None:
+        buffer, start, fed = self._buffer, self._position, self._fed
+        if not fed and buffer[start] <= _CR:
+            self._skip_blank_lines()
+            start = self._position
+            if len(buffer) - start < 1 or buffer[start:] == b"\r":
+                return None
+        end = buffer.find(b"\r\n\r\n", start + fed - 3 if fed > 3 else start) + 4
+        if end == 3:
+            self.phase = Phase.HEAD
+            self._check_length(buffer, start, len(buffer))
+            self._parse_head(buffer[start + fed :])
+            self._fed = len(buffer) - start
+            return None
+        if end - start > MAX_LINE_BYTES:
+            self._check_length(buffer, start, end)
+        head = buffer[start:end]
+        self._parse_head(head[fed:] if fed else head)
+        if self._head_is_open:
+            raise BadHttp("the head does not end where its blank line stands")
+        self._fed = self._blank_lines = 0
+        self._position = end
+        return self._begin_request(head)
+
+    def _skip_blank_lines(self) -> None:
+        while self._buffer.startswith(b"\r\n", self._position):
+            self._position += 2
+            self._blank_lines += 1
+            self.phase = Phase.HEAD
+            if self._blank_lines > MAX_BLANK_LINES:
+                raise BadHttp(f"more than {MAX_BLANK_LINES} blank lines before a request")
+        rest = self._buffer[self._position : self._position + 2]
+        if rest[:1] == b"\n" or (rest[:1] == b"\r" and len(rest) == 2):
+            raise BadHttp("bare CR or LF before a request")
+
+    def _check_length(self, buffer: bytes, start: int, end: int) -> None:
+        """Refuse a head that is too long, whole or not, and say which part of it is."""
+        if end - start <= MAX_LINE_BYTES:
+            return
+        line_end = buffer.find(b"\r\n", start, end)
+        if line_end < 0 or line_end - start > MAX_LINE_BYTES:
+            raise TargetTooLong(f"request line of more than {MAX_LINE_BYTES} bytes")
+        if end - start > MAX_HEAD_BYTES:
+            raise HeadersTooLarge(f"head of more than {MAX_HEAD_BYTES} bytes")
+        if max(map(len, buffer[start:end].split(b"\r\n"))) > MAX_LINE_BYTES:
+            raise HeadersTooLarge(f"header field of more than {MAX_LINE_BYTES} bytes")
+
+    def _parse_head(self, data: bytes) -> None:
+        if not self._head_is_open:
+            self._head_is_open.append(None)
+        self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            raise NoTunnel("CONNECT or a protocol upgrade") from None
+        except httptools.HttpParserCallbackError:
+            raise  # ours, and no fault of the sender
+        except httptools.HttpParserError as error:
+            raise BadHttp(str(error)) from None
+
+    def _begin_request(self, head: bytes) -> Request:
+        try:
+            method, target, rest = head.split(b" ", 2)
+        except ValueError:
+            raise BadHttp("request line is not: method SP target SP version") from None
+        fields = self._fields
+        try:
+            headers = {_LOWER[name]: value for name, value in fields.items()}
+        except KeyError:
+            headers = {_lower(name): value for name, value in fields.items()}
+        fields.clear()
+        count = head.count(b"\n") - 2
+        repeated = None
+        # Fields that came twice, in whatever case, or white space that httptools leaves behind a
+        # value: rare, so one look at the counts decides whether to read the head with care.
+        if count != len(headers) or b" \r\n" in head or b"\t\r\n" in head:
+            headers, repeated = self._read_fields(head)
+        if count > MAX_FIELDS:
+            raise HeadersTooLarge(f"{count} header fields, limit {MAX_FIELDS}")
+        if headers.get(b"host") not in self._known_hosts or not rest.startswith(b"HTTP/1.1\r\n"):
+            self._check_host(rest, headers.get(b"host"))
+        path = target.partition(b"?")[0] if target.startswith(b"/") else _path_of(target)
+        request = Request(method, target, path, head, headers, True, repeated)
+        if b"connection" in headers:
+            tokens = _tokens(headers[b"connection"])
+            request.keep_alive = b"close" not in tokens
+            # Without a body httptools has raised by now; with one it would only after the body.
+            if b"upgrade" in tokens and b"upgrade" in headers:
+                raise NoTunnel("protocol upgrade")
+        self._frame_body(request, headers)
+        return request
+
+    def _read_fields(self, head: bytes) -> tuple[dict[bytes, bytes], dict[bytes, list[bytes]]]:
+        """Fields with their values trimmed, and those which were sent more than once."""
+        values: dict[bytes, list[bytes]] = {}
+        for line in head[:-4].split(b"\r\n")[1:]:
+            name, _, value = line.partition(b":")
+            values.setdefault(name.lower(), []).append(value.strip(b" \t"))
+        repeated = {name: several for name, several in values.items() if len(several) > 1}
+        for name in repeated:
+            if name in self._singletons:
+                raise BadHttp(f"header {name.decode()!r} was sent twice")
+        return {name: b", ".join(several) for name, several in values.items()}, repeated
+
+    def _check_host(self, rest: bytes, host: bytes | None) -> None:
+        """`rest`: what follows the target, which begins with the version."""
+        if rest.startswith(b"HTTP/1.0\r\n"):
+            # Its framing and persistence differ; every sender and proxy can do better.
+            raise BadHttp("HTTP/1.0; expected HTTP/1.1 (in nginx: proxy_http_version 1.1)")
+        if not rest.startswith(b"HTTP/1.1\r\n"):
+            raise BadHttp("the version is not HTTP/1.1")
+        if host is None:
+            raise BadHttp("no Host field")  # RFC 9112 §3.2
+        if not _HOST.fullmatch(host):
+            raise BadHttp("malformed Host field")
+        if len(self._known_hosts) < _MAX_KNOWN_HOSTS:
+            self._known_hosts.add(host)
+
+    # --- the body ---------------------------------------------------------------------------------
+
+    def _frame_body(self, request: Request, headers: dict[bytes, bytes]) -> None:
+        """Find how the body is framed (RFC 9112 §6.3), and refuse it here if it is too long."""
+        length = headers.get(b"content-length")
+        if b"transfer-encoding" in headers:
+            if length is not None:
+                raise BadHttp("both Transfer-Encoding and Content-Length")
+            if headers[b"transfer-encoding"].lower() != b"chunked":
+                raise BadHttp("Transfer-Encoding is not: chunked")
+            self._chunked = ChunkedBody(self._body_limit(request.path))
+            self.phase = Phase.BODY
+        elif length is not None:
+            if not length.isdigit() or len(length) > _MAX_LENGTH_DIGITS:
+                raise BadHttp("Content-Length is no number")
+            self._missing = int(length)
+            if self._missing > self._small_body:
+                limit = self._body_limit(request.path)
+                if self._missing > limit:
+                    raise BodyTooLarge(f"body of {self._missing} bytes, limit {limit}")
+        if b"expect" in headers:
+            if headers[b"expect"].lower() != b"100-continue":
+                raise ExpectationFailed("Expect is not: 100-continue")
+            self._wants_continue = True
+
+    def _take_body(self, request: Request) -> bool:
+        """Whether a body with a Content-Length is whole; if so the request has it."""
+        if self._missing:
+            self._wait_for_body()
+            return False
+        if self._parts:
+            request.body = b"".join(self._parts)
+            self._parts = []
+            self._budget.release(self._reserved)
+            self._reserved = 0
+            # httptools has seen the head alone; with the body it is ready for the next one.
+            self._parse(request.body)
+        return True
+
+    def _wait_for_body(self) -> None:
+        if self.phase != Phase.BODY:
+            self.phase = Phase.BODY
+            self._reserve(self._missing)
+        piece = self._buffer[self._position :]
+        if piece:
+            self._parts.append(piece)
+            self._missing -= len(piece)
+            self._position = len(self._buffer)
+
+    def _take_chunks(self, request: Request, chunked: ChunkedBody) -> bool:
+        before = len(chunked.body)
+        self._position = chunked.take(self._buffer, self._position)
+        if not chunked.is_complete:
+            self._reserve(len(chunked.body) - before)
+            return False
+        request.body = bytes(chunked.body)
+        self._budget.release(self._reserved)
+        self._reserved = 0
+        self._new_parser()  # the old one waits for chunks that it will never see
+        return True
+
+    def _reserve(self, count: int) -> None:
+        if not self._budget.reserve(count):
+            raise OutOfMemoryBudget(
+                f"{self._budget.used} bytes of bodies in flight, limit {self._budget.capacity}"
+            )
+        self._reserved += count
+
+
+class _Callbacks:
+    """What httptools calls. Looked up once by it: callbacks that are not here cost nothing."""
+
+    __slots__ = ("on_header", "on_headers_complete")
+
+    def __init__(self, fields: dict[bytes, bytes], head_is_open: list[None]) -> None:
+        self.on_header = fields.__setitem__
+        self.on_headers_complete = head_is_open.clear
+
+
+#: Field names as sent → in lower case. Senders use few; bounded, since anybody may invent more.
+_LOWER: dict[bytes, bytes] = {}
+_MAX_LOWER: Final = 2048
+_MAX_LOWER_BYTES: Final = 64
+
+
+def _lower(name: bytes) -> bytes:
+    lower = name.lower()
+    if len(_LOWER) < _MAX_LOWER and len(name) <= _MAX_LOWER_BYTES:
+        # One object for all spellings: a name that is looked up is found by identity.
+        _LOWER[name] = _LOWER.setdefault(lower, lower)
+    return lower
+
+
+def _path_of(target: bytes) -> bytes:
+    """The path of a target in absolute form (RFC 9112 §3.2.2); other forms have none."""
+    match = _ABSOLUTE_FORM.fullmatch(target)
+    if match is None:
+        raise BadHttp("request target is neither a path nor an absolute URL")
+    return match[1] or b"/"
+
+
+def _tokens(value: bytes) -> list[bytes]:
+    return [token.strip(b" \t") for token in value.lower().split(b",")]

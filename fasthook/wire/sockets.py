@@ -1,0 +1,103 @@
+"""Listening sockets, from what the configuration says: `tcp://`, `unix:`, `systemd`."""
+
+import contextlib
+import grp
+import os
+import socket
+import stat
+from urllib.parse import urlsplit
+
+from fasthook.errors import ConfigError
+
+BACKLOG = 1024
+_FIRST_SYSTEMD_FD = 3  # SD_LISTEN_FDS_START of sd_listen_fds(3)
+
+
+def open_sockets(address: str, *, mode: int = 0o660, group: str = "") -> list[socket.socket]:
+    """Listening, non-blocking sockets for one address. Raises `ConfigError`."""
+    try:
+        if address == "systemd":
+            return _inherited()
+        if address.startswith("unix:"):
+            return [_unix(address.removeprefix("unix:"), mode, group)]
+        return [_tcp(*parse_tcp(address))]
+    except OSError as error:
+        raise ConfigError(f"can't listen on {address}: {error.strerror or error}") from None
+
+
+def parse_tcp(address: str) -> tuple[str, int]:
+    """Host and port of `tcp://HOST:PORT`. Raises `ConfigError`."""
+    parts = urlsplit(address)
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise ConfigError(f"{address!r}: {error}") from None
+    if parts.scheme != "tcp" or not host or port is None or parts.path:
+        raise ConfigError(f"{address!r}: expected tcp://HOST:PORT, unix:/PATH or systemd")
+    return host, port
+
+
+def _tcp(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.setblocking(False)
+        listening.bind((host, port))
+        listening.listen(BACKLOG)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+def _unix(path: str, mode: int, group: str) -> socket.socket:
+    with contextlib.suppress(FileNotFoundError):
+        _remove_stale(path)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listening.setblocking(False)
+        # Nobody connects between bind and chmod: the socket is born with no permissions.
+        before = os.umask(0o777)
+        try:
+            listening.bind(path)
+        finally:
+            os.umask(before)
+        if group:
+            try:
+                os.chown(path, -1, grp.getgrnam(group).gr_gid)
+            except KeyError:
+                raise ConfigError(f"socket_group: no group named {group!r}") from None
+        os.chmod(path, mode)
+        listening.listen(BACKLOG)
+    except (OSError, ConfigError):
+        listening.close()
+        raise
+    return listening
+
+
+def _remove_stale(path: str) -> None:
+    """Remove the socket file that a killed process left; leave anything else alone."""
+    if not stat.S_ISSOCK(os.stat(path).st_mode):
+        raise ConfigError(f"can't listen on unix:{path}: a file that is no socket stands there")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+    raise ConfigError(f"can't listen on unix:{path}: another process listens there")
+
+
+def _inherited() -> list[socket.socket]:
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        raise ConfigError("listen = 'systemd', but no socket was passed by systemd (LISTEN_PID)")
+    count = int(os.environ.get("LISTEN_FDS", "0"))
+    sockets = [socket.socket(fileno=_FIRST_SYSTEMD_FD + index) for index in range(count)]
+    for inherited in sockets:
+        os.set_inheritable(inherited.fileno(), False)
+        inherited.setblocking(False)
+    if not sockets:
+        raise ConfigError("listen = 'systemd', but systemd passed no socket (LISTEN_FDS)")
+    return sockets
