@@ -152,7 +152,9 @@ def _shown(value: Any) -> str:
     text = _cut(str(value))
     if text.isprintable() and " " not in text and '"' not in text:
         return text
-    return '"' + escape(text).replace('"', '\\"') + '"'
+    text = escape(text)
+    # JSON is what most values with quotes are: readable in the other kind of quotes.
+    return f"'{text}'" if "'" not in text else '"' + text.replace('"', '\\"') + '"'
 
 
 def _indented(trace: str) -> str:

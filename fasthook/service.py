@@ -151,7 +151,7 @@ class Service:
             "type": outcome.delivery.event_type,
             "id": outcome.delivery.event_id,
             "attempt": outcome.attempt,
-            "seconds": outcome.duration_s,
+            "ms": round(outcome.duration_s * 1000, 3),
             "error": outcome.error,
         }
         if outcome.kind == "done":
