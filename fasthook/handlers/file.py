@@ -4,6 +4,8 @@ import base64
 import logging
 import logging.handlers
 import os
+from errno import EISDIR, ENOENT
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -47,9 +49,18 @@ class _Writer(logging.handlers.RotatingFileHandler):
 
 
 def build(settings: Settings) -> Handler:
-    """The handler for these settings. Raises `OSError` if the file can't be written."""
+    """The handler for these settings. Raises `OSError` if no file can stand at the path."""
+    path = Path(settings.path)
+    if path.is_dir():
+        raise IsADirectoryError(EISDIR, "a directory stands there", settings.path)
+    if not path.absolute().parent.is_dir():
+        raise FileNotFoundError(ENOENT, "no such directory", str(path.absolute().parent))
     writer = _Writer(
-        settings.path, maxBytes=settings.max_bytes, backupCount=settings.keep, encoding="utf-8"
+        settings.path,
+        maxBytes=settings.max_bytes,
+        backupCount=settings.keep,
+        encoding="utf-8",
+        delay=True,  # `fasthook check` builds handlers, and leaves no file behind
     )
     writer.setFormatter(logging.Formatter("%(message)s"))
     encoder = msgspec.json.Encoder()
