@@ -7,8 +7,10 @@ rounds are compared pair by pair. Needs `wrk`, and two cores for `taskset`.
 """
 
 import argparse
+import contextlib
 import os
 import re
+import socket
 import statistics
 import subprocess
 import sys
@@ -69,22 +71,21 @@ def start(command: list[str], folder: Path, log: Path) -> subprocess.Popen[bytes
 
 
 def wait_until_open(port: int) -> None:
-    """Return when something answers there."""
-    client = urllib3.PoolManager(retries=False, timeout=1)
+    """Return when something takes connections there."""
     for _ in range(100):
-        try:
-            client.request("GET", f"http://127.0.0.1:{port}/")
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return
-        except urllib3.exceptions.HTTPError:
-            time.sleep(0.1)
+        time.sleep(0.1)
     raise SystemExit(f"nothing listens on port {port}")
 
 
 def measure(port: int, script: Path, seconds: int, connections: int = 64) -> tuple[float, str]:
     """Requests a second by `wrk` on core 1, and the latency at the 99th percentile."""
     result = subprocess.run(
-        ["taskset", "-c", "1", "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency"]
-        + ["-s", str(script), f"http://127.0.0.1:{port}"],
+        [
+            *("taskset", "-c", "1", "wrk", "-t1", f"-c{connections}", f"-d{seconds}s"),
+            *("--latency", "-s", str(script), f"http://127.0.0.1:{port}"),
+        ],
         check=True,
         capture_output=True,
         text=True,

@@ -48,8 +48,9 @@ class Metrics:
         if counts is None:
             counts = self._durations[name] = [0] * (len(_BUCKETS_S) + 1)
             self._seconds[name] = 0.0
-        counts[bisect_left(_BUCKETS_S, outcome.duration_s)] += 1
-        self._seconds[name] += outcome.duration_s
+        seconds = outcome.duration_s
+        counts[bisect_left(_BUCKETS_S, seconds) if seconds > _BUCKETS_S[0] else 0] += 1
+        self._seconds[name] += seconds
 
     def families(self) -> Iterable[Metric]:
         """As Prometheus has them."""

@@ -6,7 +6,6 @@ Unknown keys are refused. Stages never see this tree: `service` hands them plain
 import difflib
 import re
 import tomllib
-from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -18,7 +17,13 @@ from fasthook.errors import ConfigError
 from fasthook.values import Duration, Rate, Secret, Size
 
 Count = Annotated[int, Meta(ge=1)]
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+# What msgspec shows as a pattern, in words.
+_PATTERNS = {
+    r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z": "a name of letters, digits, '.', '_' and '-'",
+    r"^/[!-~]*\Z": "a path that begins with / and has no spaces",
+    r"^0?[0-7]{3}\Z": 'permissions such as "0660"',
+}
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
 S = TypeVar("S", bound=msgspec.Struct)
 
 
@@ -32,7 +37,7 @@ class Server(_Table, frozen=True, kw_only=True):
     listen: tuple[str, ...] = ("tcp://127.0.0.1:8080",)
     workers: int = 1
     trusted_proxies: tuple[str, ...] = ("127.0.0.1", "::1", "unix")
-    socket_mode: Annotated[str, Meta(pattern="^0?[0-7]{3}$")] = "0660"
+    socket_mode: Annotated[str, Meta(pattern=r"^0?[0-7]{3}\Z")] = "0660"
     socket_group: str = ""
     #: What one client may have refused before it is shed without a look at its signature.
     unverified_rate: Rate = Rate(1000)
@@ -82,7 +87,7 @@ class Endpoint(_Table, frozen=True, kw_only=True):
     """`[[endpoint]]`: one path, who sends to it, and who handles what comes."""
 
     name: Name
-    path: Annotated[str, Meta(pattern=r"^/[!-~]*$")]
+    path: Annotated[str, Meta(pattern=r"^/[!-~]*\Z")]
     provider: str
     #: Name of one of the provider's schemes, or for "custom" a table: decoded by the service.
     scheme: str | dict[str, Any] = ""
@@ -158,6 +163,8 @@ def _explain(message: str, tree: Any, wanted: Any, where: str) -> str:
     """msgspec's message, turned round: path first, then got and expected."""
     what, _, at = message.partition(" - at `")
     path = at.removesuffix("`").removeprefix("$").removeprefix(".")
+    if "[...]" in path or at.startswith("key"):
+        path = _found_path(tree, wanted, what, path)
     unknown = re.fullmatch(r"Object contains unknown field `(.*)`", what)
     missing = re.fullmatch(r"Object missing required field `(.*)`", what)
     place = _readable(".".join(part for part in (where, path) if part), tree)
@@ -168,7 +175,32 @@ def _explain(message: str, tree: Any, wanted: Any, where: str) -> str:
         return f"{_join(place, unknown[1])}: unknown key; {hint}"
     if missing:
         return f"{_join(place, missing[1])}: missing"
-    return f"{place or 'the file'}: {what[:1].lower()}{what[1:]}"
+    for pattern, words in _PATTERNS.items():
+        what = what.replace(f"`str` matching regex {pattern!r}", words)
+    got = _got(tree, path) if what.startswith("Expected") and "got `" not in what else ""
+    return f"{place or 'the file'}: {got}{what[:1].lower()}{what[1:]}"
+
+
+def _found_path(tree: Any, wanted: Any, what: str, path: str) -> str:
+    """The path with the key that msgspec leaves out of tables with free names."""
+    table = tree.get("handlers") if isinstance(tree, dict) else None
+    if not isinstance(table, dict):
+        return path
+    for name, value in table.items():
+        if not re.match(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z", name) or not isinstance(value, dict):
+            return f"handlers.{name}"
+    return path
+
+
+def _got(tree: Any, path: str) -> str:
+    """`404; ` for a plain value at `path`; nothing where msgspec says what it got, or a secret."""
+    for part in re.findall(r"[^.\[\]]+", path):
+        try:
+            tree = tree[int(part)] if isinstance(tree, list) else tree[part]
+        except (KeyError, IndexError, ValueError, TypeError):
+            return ""
+    is_shown = isinstance(tree, int | float | str) and "secret" not in path
+    return f"{tree!r}; " if is_shown and "sign_with" not in path else ""
 
 
 def _join(place: str, key: str) -> str:
@@ -183,7 +215,9 @@ def _readable(path: str, tree: Any) -> str:
     entries = tree.get("endpoint", []) if isinstance(tree, dict) else []
     entry = entries[int(match[1])] if int(match[1]) < len(entries) else None
     name = entry.get("name") if isinstance(entry, dict) else None
-    return f'{match[0]} ("{name}"){path[match.end() :]}' if isinstance(name, str) else path
+    if not isinstance(name, str) or not name.isprintable():
+        return path
+    return f'{match[0]} ("{name}"){path[match.end() :]}'
 
 
 def _fields_at(wanted: Any, path: str) -> list[str]:
@@ -203,11 +237,18 @@ def _check_together(config: Config) -> None:
         raise ConfigError("server.listen: expected at least one address")
     if not config.endpoint:
         raise ConfigError("endpoint: expected at least one [[endpoint]] table")
+    for key in ("head_timeout", "body_timeout", "idle_timeout", "write_timeout"):
+        if not getattr(config.server, key):
+            raise ConfigError(f'server.{key}: 0; expected a time above zero, such as "5s"')
     for key in ("name", "path"):
-        counts = Counter(getattr(endpoint, key) for endpoint in config.endpoint)
-        for value, count in counts.items():
-            if count > 1:
-                raise ConfigError(f"endpoint: {count} endpoints have the {key} {value!r}")
+        seen: dict[str, int] = {}
+        for index, endpoint in enumerate(config.endpoint):
+            value = getattr(endpoint, key)
+            if value in seen:
+                raise ConfigError(
+                    f"endpoint[{index}].{key}: {value!r}; endpoint[{seen[value]}] has the same"
+                )
+            seen[value] = index
     for index, endpoint in enumerate(config.endpoint):
         _check_endpoint(f'endpoint[{index}] ("{endpoint.name}")', endpoint)
 
@@ -220,8 +261,9 @@ def _check_endpoint(where: str, endpoint: Endpoint) -> None:
     if len(set(endpoint.handlers)) != len(endpoint.handlers):
         raise ConfigError(f"{where}.handlers: a handler is named twice")
     if endpoint.provider == "none":
-        if endpoint.secrets:
-            raise ConfigError(f'{where}.secrets: not used with provider = "none"')
+        for key in ("secrets", "scheme", "tolerance"):
+            if getattr(endpoint, key):
+                raise ConfigError(f'{where}.{key}: not used with provider = "none"')
     elif not endpoint.secrets:
         raise ConfigError(
             f'{where}.secrets: missing; expected at least one such as "env:NAME" '

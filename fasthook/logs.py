@@ -119,8 +119,8 @@ class Log:
         seconds, ns = divmod(time_ns, 1_000_000_000)
         stamp = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{ns // 1000:06d}Z"
         line = {"time": stamp, "level": _NAMES[level], "message": message}
-        line |= {k: _plain(v) for k, v in fields.items() if v is not None and v != ""}
-        return msgspec.json.encode(line).decode() + "\n"
+        line |= {k: _plain(k, v) for k, v in fields.items() if v is not None and v != ""}
+        return _one_line(msgspec.json.encode(line).decode()) + "\n"
 
 
 _last_second: tuple[int, time.struct_time] = (0, time.localtime(0))
@@ -134,15 +134,26 @@ def _local(seconds: int) -> time.struct_time:
     return _last_second[1]
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, str):
-        return _cut(value).encode("utf-8", "backslashreplace").decode()
-    return value if isinstance(value, int | float | bool) else _cut(str(value))
+def _plain(key: str, value: Any) -> Any:
+    if isinstance(value, int | float | bool):
+        return value
+    text = str(value) if key == "traceback" else _cut(str(value))
+    return text.encode("utf-8", "backslashreplace").decode()  # a lone surrogate is no UTF-8
+
+
+def _one_line(text: str) -> str:
+    """JSON with its other control characters escaped, too, which a terminal would obey."""
+    if text.isprintable():
+        return text
+    units = (char if char.isprintable() else char.encode("utf-16-be").hex() for char in text)
+    return "".join(
+        unit if len(unit) == 1 else "".join(f"\\u{unit[i : i + 4]}" for i in range(0, len(unit), 4))
+        for unit in units
+    )
 
 
 def _cut(text: str) -> str:
-    is_ours = text.startswith("Traceback (most recent call last)")
-    return text if is_ours or len(text) <= MAX_VALUE_CHARS else text[:MAX_VALUE_CHARS] + "…"
+    return text if len(text) <= MAX_VALUE_CHARS else text[:MAX_VALUE_CHARS] + "…"
 
 
 def _shown(value: Any) -> str:
@@ -154,7 +165,9 @@ def _shown(value: Any) -> str:
         return text
     text = escape(text)
     # JSON is what most values with quotes are: readable in the other kind of quotes.
-    return f"'{text}'" if "'" not in text else '"' + text.replace('"', '\\"') + '"'
+    if "'" not in text:
+        return f"'{text}'"
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _indented(trace: str) -> str:

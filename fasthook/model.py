@@ -4,6 +4,7 @@ Plain values. This module knows no stage, no disk, no network and no clock.
 """
 
 import inspect
+import math
 import typing
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -70,20 +71,17 @@ class Undecodable(msgspec.Struct, frozen=True):
     error: str
 
 
-class Event(Generic[T]):
+class Event(msgspec.Struct, Generic[T], gc=False, eq=False):
     """What happened at the provider, as a handler sees it.
 
     `payload` has the type that the handler declares with `Event[Type]`; without one it is what
     the JSON holds (for forms: a dict of the fields).
     """
 
-    __slots__ = ("_delivery", "_payload", "attempt")
-
-    def __init__(self, delivery: Delivery, payload: Any, attempt: int) -> None:
-        self._delivery = delivery
-        self._payload = payload
-        #: Which run of this handler for this event it is, counted from 1.
-        self.attempt = attempt
+    _delivery: Delivery
+    _payload: Any
+    #: Which run of this handler for this event it is, counted from 1.
+    attempt: int
 
     @property
     def id(self) -> str:
@@ -146,7 +144,7 @@ class Undecoded(msgspec.Struct, frozen=True):
 OutcomeKind = Literal["done", "retry", "dead"]
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class Outcome(msgspec.Struct, frozen=True, gc=False):
     """What one attempt came to."""
 
     delivery: Delivery
@@ -225,22 +223,33 @@ def handler(
         made = Handler(
             function, payload_type_of(function), where, retries, timeout, concurrency, rate
         )
-        check_options(name, made)
+        try:
+            check_options(made)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
         return made
 
     return decorate if function is None else decorate(function)
 
 
-def check_options(name: str, handler: Handler) -> None:
-    """Raise `ValueError` unless the handler can run with its options."""
-    if handler.retries < 0:
-        raise ValueError(f"{name}: retries={handler.retries}; expected 0 or more")
-    if not handler.timeout_s > 0:
-        raise ValueError(f"{name}: timeout={handler.timeout_s}; expected more than 0 seconds")
-    if handler.concurrency < 1:
-        raise ValueError(f"{name}: concurrency={handler.concurrency}; expected 1 or more")
-    if handler.rate < 0:
-        raise ValueError(f"{name}: rate={handler.rate}; expected 0 (no limit) or more per second")
+def check_options(handler: Handler) -> None:
+    """Raise `ValueError`, "option=value; expected …", unless the handler can run like that."""
+    for option, value, low in (
+        ("retries", handler.retries, 0),
+        ("concurrency", handler.concurrency, 1),
+    ):
+        if type(value) is not int or value < low:
+            raise ValueError(f"{option}={value!r}; expected {low} or more, a whole number")
+    for option, seconds in (("timeout", handler.timeout_s), ("rate", handler.rate)):
+        if type(seconds) is bool or not isinstance(seconds, int | float):
+            raise ValueError(f"{option}={seconds!r}; expected a number")
+    if not 0 < handler.timeout_s < math.inf:
+        raise ValueError(f"timeout={handler.timeout_s}; expected more than 0 seconds")
+    if not 0 <= handler.rate < math.inf:
+        raise ValueError(f"rate={handler.rate}; expected 0 (no limit) or more per second")
+
+
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def payload_type_of(function: Callable[..., Any]) -> Any:
@@ -249,14 +258,14 @@ def payload_type_of(function: Callable[..., Any]) -> Any:
     Raises `TypeError` if the function does not take exactly one argument.
     """
     name = getattr(function, "__qualname__", repr(function))
-    parameters = [
-        p
-        for p in inspect.signature(function).parameters.values()
-        if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-    ]
-    if len(parameters) != 1:
-        raise TypeError(f"{name}: a handler takes one argument, the event; got {len(parameters)}")
-    hint = typing.get_type_hints(function).get(parameters[0].name, Any)
+    parameters = list(inspect.signature(function).parameters.values())
+    wanted = [p for p in parameters if p.default is p.empty and p.kind not in _VARIADIC]
+    if len(wanted) != 1 or wanted[0].kind is inspect.Parameter.KEYWORD_ONLY:
+        raise TypeError(f"{name}: a handler takes one argument, the event; got {len(wanted)}")
+    try:
+        hint = typing.get_type_hints(function).get(wanted[0].name, Any)
+    except Exception as error:
+        raise TypeError(f"{name}: its annotations can't be resolved: {error}") from None
     if typing.get_origin(hint) is Event:
         return typing.get_args(hint)[0]
     return Any

@@ -23,6 +23,7 @@ from fasthook.intake.schemes import Scheme
 from fasthook.intake.signatures import Unsigned, Verifier, verifier_of
 from fasthook.model import Handler, HandlerFactory, check_options
 from fasthook.values import Duration, Rate
+from fasthook.wire.sockets import check_address
 
 
 class _RunOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,12 +37,6 @@ class _RunOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _RUN_OPTIONS: Final = frozenset(field.name for field in msgspec.structs.fields(_RunOptions))
-
-
-class CustomScheme(Scheme, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[endpoint.scheme]`: a scheme, with its tolerance written as a time."""
-
-    tolerance: Duration = Duration(300)
 
 
 class Plan(NamedTuple):
@@ -68,9 +63,9 @@ def _make(config: Config) -> Plan:
     _check_server(config)
     plan = Plan([], [], {}, {}, {}, [])
     handlers = {name: None for endpoint in config.endpoint for name in endpoint.handlers}
-    unused = [name for name in config.handlers if name not in handlers]
-    if unused:
-        plan.warnings.append(f"handlers.{unused[0]}: no endpoint uses it")
+    for name in config.handlers:
+        if name not in handlers:
+            plan.warnings.append(f"handlers.{name}: no endpoint uses it")
     for index, settings in enumerate(config.endpoint):
         where = f'endpoint[{index}] ("{settings.name}")'
         for name in settings.handlers:
@@ -90,6 +85,15 @@ def _check_server(config: Config) -> None:
         )
     if config.dispatch.hold:
         raise ConfigError('dispatch.hold: needs a spool; with durability = "none" nothing is kept')
+    for key, addresses in (
+        ("server.listen", config.server.listen),
+        ("admin.listen", [config.admin.listen] if config.admin.listen else []),
+    ):
+        for address in addresses:
+            try:
+                check_address(address)
+            except ConfigError as error:
+                raise ConfigError(f"{key}: {error}") from None
     for network in config.server.trusted_proxies:
         if network != "unix":
             _network("server.trusted_proxies", network)
@@ -127,9 +131,10 @@ def _register(name: str, table: dict[str, Any], where: str) -> Registered:
         rate=handler.rate if options.rate is None else float(options.rate),
     )
     try:
-        check_options(f"handlers.{name}", handler)
+        check_options(handler)
     except ValueError as error:
-        raise ConfigError(str(error)) from None
+        option, _, rest = str(error).partition("=")
+        raise ConfigError(f"handlers.{name}.{option}: {rest}") from None
     return Registered(name, handler, entry_point, settings)
 
 
@@ -194,8 +199,7 @@ def provider_of(settings: EndpointSettings, where: str) -> Provider:
     if settings.provider == "none":
         return catalogue.NONE
     if settings.provider == "custom":
-        scheme = convert(settings.scheme, CustomScheme, f"{where}.scheme")
-        scheme = msgspec.structs.replace(scheme, tolerance_s=int(scheme.tolerance))
+        scheme = convert(settings.scheme, Scheme, f"{where}.scheme")
         try:
             scheme.check()
         except ValueError as error:
@@ -218,7 +222,7 @@ def scheme_of(settings: EndpointSettings, provider: Provider, where: str) -> Sch
     if settings.tolerance is not None:
         if not scheme.timestamp:
             raise ConfigError(f"{where}.tolerance: {provider.id} signs no time")
-        scheme = msgspec.structs.replace(scheme, tolerance_s=int(settings.tolerance))
+        scheme = msgspec.structs.replace(scheme, tolerance=settings.tolerance)
     return scheme
 
 
@@ -254,6 +258,8 @@ def _doubts(settings: EndpointSettings, provider: Provider, scheme: Scheme | Non
         doubts.append('provider = "none": anybody who knows the path can send')
     elif not scheme.covers_body:
         doubts.append("the signature does not cover the whole body")
+    if scheme is not None and scheme.timestamp and not scheme.signs_timestamp:
+        doubts.append("the time that is checked is not signed: anybody can set it")
     for secret in settings.secrets:
         if secret.source == "plain":
             doubts.append("a plain: secret stands in the file; env:, file: or credential: hide it")

@@ -16,7 +16,7 @@ from fasthook.admin import Admin, Metrics, gauge
 from fasthook.config import Config
 from fasthook.dispatch.backlog import Backlog
 from fasthook.dispatch.pool import Pool
-from fasthook.errors import Rejection
+from fasthook.errors import ConfigError, Rejection
 from fasthook.intake import catalogue
 from fasthook.intake.limiter import ClientBuckets
 from fasthook.intake.network import Clients
@@ -169,15 +169,17 @@ class Service:
         mode = int(server.socket_mode, 8)
         sockets: list[socket.socket] = []
         admin: list[socket.socket] = []
+        key = "server.listen"
         try:
             for address in server.listen:
                 sockets += open_sockets(address, mode=mode, group=server.socket_group)
+            key = "admin.listen"
             if self._config.admin.listen:
                 admin = open_sockets(self._config.admin.listen)
-        except BaseException:
+        except ConfigError as error:
             for opened in sockets:
                 opened.close()
-            raise
+            raise ConfigError(f"{self._config.source}: {key}: {error}") from None
         self.addresses = [_address_of(opened) for opened in sockets + admin]
         self._unix_paths = [
             str(s.getsockname()) for s in sockets + admin if s.family == socket.AF_UNIX

@@ -23,7 +23,7 @@ _SIZE_BYTES: Final = {
     "GiB": 1024**3,
     "TiB": 1024**4,
 }
-_NUMBER: Final = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(.*?)\s*")
+_NUMBER: Final = re.compile(r"\s*([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*(.*?)\s*", re.ASCII)
 #: Shorter secrets work, but can be guessed from one signed request; `check` warns of them.
 SHORT_SECRET_BYTES: Final = 16
 
@@ -34,7 +34,7 @@ class Duration(float):
     @classmethod
     def parse(cls, text: str) -> "Duration":
         """Raises `ValueError`."""
-        number, unit = _split(text, 'a time such as "5s", "2m", "1h" or "7d"', _DURATION_S)
+        number, unit = _split(text, _EXPECTED[cls], _DURATION_S)
         return cls(number * _DURATION_S[unit])
 
 
@@ -44,7 +44,7 @@ class Size(int):
     @classmethod
     def parse(cls, text: str) -> "Size":
         """Raises `ValueError`."""
-        number, unit = _split(text, 'a size such as "64KiB" or "10GiB"', _SIZE_BYTES)
+        number, unit = _split(text, _EXPECTED[cls], _SIZE_BYTES)
         return cls(number * _SIZE_BYTES[unit])
 
 
@@ -54,7 +54,7 @@ class Rate(float):
     @classmethod
     def parse(cls, text: str) -> "Rate":
         """Raises `ValueError`."""
-        expected = 'a rate above zero, such as "200/s", "1000/m" or "5/h"'
+        expected = _EXPECTED[cls]
         units = {"/" + unit: seconds for unit, seconds in _DURATION_S.items() if unit in "smhd"}
         number, unit = _split(text, expected, units)
         if not number:
@@ -145,16 +145,21 @@ _SECRET_READERS: Final = {
     "plain": str.encode,
 }
 
-#: What a configuration may hold beside TOML's own types.
-VALUE_TYPES: Final = (Duration, Size, Rate, Secret)
+#: What a configuration may hold beside TOML's own types, and how each is written.
+_EXPECTED: Final[dict[type, str]] = {
+    Duration: 'a time such as "5s", "2m", "1h" or "7d"',
+    Size: 'a size such as "64KiB" or "10GiB"',
+    Rate: 'a rate above zero, such as "200/s", "1000/m" or "5/h"',
+    Secret: 'text such as "env:NAME", "file:PATH", "credential:NAME" or "plain:SECRET"',
+}
 
 
 def decode(wanted: type, given: Any) -> Any:
     """msgspec's `dec_hook` for the types of this module."""
-    if wanted in VALUE_TYPES:
+    if wanted in _EXPECTED:
         if isinstance(given, str):
-            return wanted.parse(given)
+            return wanted.parse(given)  # type: ignore[attr-defined]
         if wanted is Size and isinstance(given, int) and not isinstance(given, bool):
-            return Size(given)
-        raise ValueError(f"got {type(given).__name__}; expected text with a unit")
+            return Size.parse(str(given))
+        raise ValueError(f"got {type(given).__name__}; expected {_EXPECTED[wanted]}")
     raise ConfigError(f"no way to read a {wanted.__name__}")

@@ -5,11 +5,10 @@ from typing import Any
 
 import click
 import msgspec
-from rich.console import Console
-from rich.table import Table
 
 from fasthook import config, plan
 from fasthook.cli.options import config_option, json_option
+from fasthook.cli.tables import new_table, show
 from fasthook.config import Config
 from fasthook.plan import Plan
 
@@ -29,13 +28,13 @@ def command(config_path: Path, as_json: bool) -> None:
         report = {"config": str(config_path), "endpoints": rows, "warnings": made.warnings}
         click.echo(msgspec.json.format(msgspec.json.encode(report)))
         return
-    table = Table("endpoint", "path", "provider", "secrets", "handlers", box=None, pad_edge=False)
+    table = new_table("endpoint", "path", "provider", "secrets", "handlers")
     for row in rows:
         secrets = ", ".join(row["secrets"]) or "none"
         table.add_row(
             row["name"], row["path"], row["provider"], secrets, ", ".join(row["handlers"])
         )
-    Console().print(table)
+    show(table)
     for warning in made.warnings:
         click.secho(f"warning: {warning}", fg="yellow", err=True)
     click.echo(f"{config_path}: good")

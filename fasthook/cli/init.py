@@ -1,5 +1,6 @@
 """`fasthook init`: a small project with a handler of one's own, ready to run."""
 
+import keyword
 import re
 import secrets
 import sys
@@ -9,6 +10,7 @@ from string import Template
 
 import click
 
+from fasthook.dispatch import registry
 from fasthook.errors import ConfigError
 from fasthook.intake import catalogue
 from fasthook.intake.signing import sample_secret
@@ -27,6 +29,8 @@ def command(directory: Path, provider: str) -> None:
     if provider in ("none", "custom"):
         raise click.UsageError("--provider: expected one of `fasthook providers`")
     known = catalogue.load(provider)
+    if directory.exists() and not directory.is_dir():
+        raise ConfigError(f"{directory}: a file stands there; expected a directory, or nothing")
     package = _package_name(directory)
     values = {
         "package": package,
@@ -55,8 +59,9 @@ def command(directory: Path, provider: str) -> None:
 
 
 def _package_name(directory: Path) -> str:
-    name = re.sub(r"\W+", "_", directory.absolute().name.lower()).strip("_")
-    if not name or name[0].isdigit() or name in ("fasthook", "tests", *sys.stdlib_module_names):
+    name = re.sub(r"\W+", "_", directory.absolute().name.lower(), flags=re.ASCII).strip("_")
+    taken = ("fasthook", "tests", *sys.stdlib_module_names, *registry.installed())
+    if not name or name[0].isdigit() or keyword.iskeyword(name) or name in taken:
         name = f"hooks_{name}".rstrip("_")
     return name
 

@@ -6,10 +6,9 @@ from typing import Any
 
 import click
 import msgspec
-from rich.console import Console
-from rich.table import Table
 
 from fasthook.cli.options import json_option
+from fasthook.cli.tables import new_table, show
 from fasthook.intake import catalogue
 from fasthook.intake.catalogue import Provider
 from fasthook.intake.schemes import Scheme
@@ -40,13 +39,13 @@ def command(name: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode([_facts(p) for p in found])))
         return
-    table = Table("provider", "name", "kind", "signature", "retries", box=None, pad_edge=False)
+    table = new_table("provider", "name", "kind", "signature", "retries")
     for provider in found:
         scheme = provider.schemes[provider.default_scheme]
         table.add_row(
             provider.id, provider.name, provider.category, describe(scheme), provider.retries
         )
-    Console().print(table)
+    show(table)
 
 
 def _contains(provider: Provider, part: str) -> bool:
@@ -61,7 +60,7 @@ def describe(scheme: Scheme) -> str:
 
 
 def _facts(provider: Provider) -> dict[str, Any]:
-    facts: dict[str, Any] = msgspec.to_builtins(provider)
+    facts: dict[str, Any] = msgspec.to_builtins(provider, enc_hook=float)  # a Duration is one
     facts["covers_body"] = {name: s.covers_body for name, s in provider.schemes.items()}
     facts["signs_event_id"] = {n: provider.signs_event_id(s) for n, s in provider.schemes.items()}
     return facts

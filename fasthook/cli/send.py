@@ -5,7 +5,7 @@ import time
 import uuid
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import click
 import orjson
@@ -20,7 +20,7 @@ from fasthook.errors import ConfigError, Rejection
 from fasthook.intake import catalogue
 from fasthook.intake.catalogue import Provider
 from fasthook.intake.schemes import Scheme
-from fasthook.intake.signing import sign
+from fasthook.intake.signing import sample_secret, sign
 from fasthook.intake.templates import Selector
 from fasthook.model import Request
 from fasthook.plan import provider_of, scheme_of
@@ -35,6 +35,7 @@ class Target(NamedTuple):
     """Where to send, and how to sign."""
 
     url: str
+    signed_url: str  # what the sender was told its URL is
     provider: Provider
     scheme: Scheme | None
     secret: bytes
@@ -65,8 +66,15 @@ def command(endpoint: str | None, config_path: Path, **options: Any) -> None:
     With ENDPOINT, address, provider and secret come from the configuration; without, they are
     given by --url, --provider and --secret. Exit code 1: some answer was not 2xx.
     """
+    for name in ("event", "event_id"):
+        if not (options[name] or "").isprintable():
+            raise click.UsageError(f"--{name.removeprefix('event_')}: expected printable text")
     target = _target(endpoint, config_path, options)
+    if options["tamper"] == "timestamp" and not (target.scheme and target.scheme.timestamp):
+        raise click.UsageError(f"--tamper timestamp: {target.provider.id} signs no time")
     body_file = options["body_path"]
+    if body_file is not None and options["event_id"] and not _has_id_header(target):
+        raise click.UsageError("--id: the id stands in the body, which is sent as it is")
     given = body_file.read() if body_file is not None else None
     client = urllib3.PoolManager(retries=False, timeout=30)
     count, statuses = options["count"], list[int]()
@@ -85,6 +93,9 @@ def command(endpoint: str | None, config_path: Path, **options: Any) -> None:
 def _target(name: str | None, config_path: Path, options: dict[str, Any]) -> Target:
     if name is None:
         return _named(options)
+    for option in ("provider", "scheme_name"):
+        if options[option]:
+            raise click.UsageError("--provider and --scheme stand in the ENDPOINT's configuration")
     settings = config.load(config_path)
     endpoint = next((e for e in settings.endpoint if e.name == name), None)
     if endpoint is None:
@@ -93,9 +104,8 @@ def _target(name: str | None, config_path: Path, options: dict[str, Any]) -> Tar
     provider = provider_of(endpoint, name)
     scheme = scheme_of(endpoint, provider, name)
     secret = _secret(options["secret"]) if options["secret"] else _first_secret(endpoint)
-    return Target(
-        options["url"] or _url(settings.server.listen, endpoint), provider, scheme, secret
-    )
+    url = options["url"] or _url(settings.server.listen, endpoint)
+    return Target(url, endpoint.public_url or url, provider, scheme, secret)
 
 
 def _named(options: dict[str, Any]) -> Target:
@@ -103,14 +113,15 @@ def _named(options: dict[str, Any]) -> Target:
     if missing:
         raise click.UsageError(f"without ENDPOINT, {' and '.join(missing)} must be given")
     if options["provider"] == "none":
-        return Target(options["url"], catalogue.NONE, None, b"")
+        return Target(options["url"], options["url"], catalogue.NONE, None, b"")
     provider = catalogue.load(options["provider"])
     name = options["scheme_name"] or provider.default_scheme
     if name not in provider.schemes:
         raise click.UsageError(f"--scheme {name!r}; it has: {', '.join(provider.schemes)}")
     if not options["secret"]:
         raise click.UsageError("--secret must be given")
-    return Target(options["url"], provider, provider.schemes[name], _secret(options["secret"]))
+    url, secret = options["url"], _secret(options["secret"])
+    return Target(url, url, provider, provider.schemes[name], secret)
 
 
 def _secret(text: str) -> bytes:
@@ -146,8 +157,8 @@ def build(
     tamper: str | None,
 ) -> Request:
     """A signed request: headers and body are what would be sent."""
-    url, provider, scheme, secret = target
-    path = (urlsplit(url).path or "/").encode()
+    url, signed_url, provider, scheme, secret = target
+    path = (_split_url(url).path or "/").encode()
     if event_type is None:
         event_type = next(iter(provider.samples), "")
     new_id = event_id or f"{uuid.uuid4()}"
@@ -164,9 +175,9 @@ def build(
         if selector is not None and selector.kind == "header":
             headers[selector.name.encode()] = value.encode()
     now_s = time.time() - (_STALE_S if tamper == "timestamp" else 0)
-    key = _flipped(secret) if tamper == "secret" else secret
+    key = sample_secret(scheme, b"another").encode() if tamper == "secret" else secret
     try:
-        sign(scheme, key, request, now_s, url)
+        sign(scheme, key, request, now_s, signed_url)
     except Rejection as error:
         raise ConfigError(str(error)) from None
     if tamper == "body":
@@ -175,6 +186,18 @@ def build(
         name = scheme.headers[0].encode()
         headers[name] = _flipped(headers[name])
     return request
+
+
+def _has_id_header(target: Target) -> bool:
+    selectors = target.provider.event_id_of(target.scheme) if target.scheme is not None else []
+    return bool(selectors) and Selector.parse(selectors[0]).kind == "header"
+
+
+def _split_url(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError as error:
+        raise click.UsageError(f"--url {url!r}: {error}") from None
 
 
 def _sample(provider: Provider, scheme: Scheme | None, event_type: str, event_id: str) -> bytes:
@@ -207,7 +230,7 @@ def _post(client: urllib3.PoolManager, url: str, request: Request, is_quiet: boo
     headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in request.headers.items()}
     try:
         response = client.request("POST", url, body=request.body, headers=headers)
-    except urllib3.exceptions.HTTPError as error:
+    except (urllib3.exceptions.HTTPError, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         click.echo(f"error: {url}: {reason}", err=True)
         sys.exit(1)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from time import perf_counter  # the loop's own clock stands still within a turn
 from typing import Any
 
+import msgspec
 from aiolimiter import AsyncLimiter
 
 from fasthook.dispatch.runners import Runner, TimedOut
@@ -22,15 +23,12 @@ _TURN_S = 0.002
 _MAX_ERROR_CHARS = 500
 
 
-class Assignment:
+class Assignment(msgspec.Struct, gc=False, eq=False):
     """One delivery for one handler."""
 
-    __slots__ = ("attempt", "delivery", "payload")
-
-    def __init__(self, delivery: Delivery, payload: Any) -> None:
-        self.delivery = delivery
-        self.payload = payload
-        self.attempt = 0  # of the attempt that runs or ran last
+    delivery: Delivery
+    payload: Any
+    attempt: int = 0  # of the attempt that runs or ran last
 
 
 Settle = Callable[["Lane", Assignment, Outcome], None]
@@ -56,6 +54,8 @@ class Lane:
         self._delay_s = delay_s
         self._line: deque[Assignment] = deque()
         self._idle: deque[asyncio.Future[None]] = deque()
+        self._is_spreading = False
+        self._loop = asyncio.get_running_loop()
         self._workers: set[_Worker] = set()
         # One second's worth at once, then evenly: `rate` in every second, not on average alone.
         self.limiter = AsyncLimiter(1, 1 / handler.rate) if handler.rate else None
@@ -68,41 +68,58 @@ class Lane:
     def offer(self, assignment: Assignment) -> None:
         """Put an assignment in line."""
         self._line.append(assignment)
-        idle = self._idle
-        while idle:
-            wake = idle.popleft()
+        if not self._is_spreading:
+            self._is_spreading = True
+            self._loop.call_soon(self._spread)
+
+    def _spread(self) -> None:
+        """Set a worker to the line, and look again once it has run.
+
+        A handler that never waits lets one worker empty the line by itself: waking one for each
+        assignment would cost more than such handlers do. One that waits leaves the line to the
+        next worker, a turn of the loop later.
+        """
+        if not self._line or not self._set_to_work():
+            self._is_spreading = False
+            return
+        self._loop.call_soon(self._spread)
+
+    def _set_to_work(self) -> bool:
+        """Wake a worker, or start one; false if all are busy: they come back by themselves."""
+        while self._idle:
+            wake = self._idle.popleft()
             if not wake.done():
                 wake.set_result(None)
-                return
-        if len(self._workers) < self.handler.concurrency:
-            worker = _Worker(self, self._new_runner())
-            self._workers.add(worker)
-            worker.start(len(self._workers))
+                return True
+        if len(self._workers) >= self.handler.concurrency:
+            return False
+        worker = _Worker(self, self._new_runner())
+        self._workers.add(worker)
+        worker.start(len(self._workers))
+        return True
 
     async def next(self) -> Assignment:
         """The assignment that has waited longest."""
         while not self._line:
-            wake = asyncio.get_running_loop().create_future()
+            wake = self._loop.create_future()
             self._idle.append(wake)
             await wake
         return self._line.popleft()
 
     def settle(self, assignment: Assignment, error: BaseException | None, took_s: float) -> None:
         """Turn what an attempt came to into its outcome, and pass it on."""
-        kind: OutcomeKind = "done"
-        text = ""
-        retry_in_s = 0.0
-        if error is not None:
-            text = describe(error)
-            kind = "dead"
-            is_last = assignment.attempt > self.handler.retries
-            if not isinstance(error, Discard) and not is_last:
+        delivery, attempt = assignment.delivery, assignment.attempt
+        if error is None:
+            outcome = Outcome(delivery, self.name, attempt, "done", took_s)
+        else:
+            kind: OutcomeKind = "dead"
+            retry_in_s = 0.0
+            if not isinstance(error, Discard) and attempt <= self.handler.retries:
                 kind = "retry"
                 after_s = error.after_s if isinstance(error, Retry) else None
-                retry_in_s = self._delay_s(assignment.attempt) if after_s is None else after_s
-        outcome = Outcome(
-            assignment.delivery, self.name, assignment.attempt, kind, took_s, text, retry_in_s
-        )
+                retry_in_s = self._delay_s(attempt) if after_s is None else max(0.0, after_s)
+            text = describe(error)
+            outcome = Outcome(delivery, self.name, attempt, kind, took_s, text, retry_in_s)
         self._settle(self, assignment, outcome)
 
     async def close(self) -> None:

@@ -79,8 +79,9 @@ class Pool:
         routes = self._routes[delivery.endpoint]
         if len(routes) > 1:
             self._unsettled[id(delivery)] = len(routes)
+        payloads = delivery.payloads
         for lane, payload_index in routes:
-            lane.offer(Assignment(delivery, delivery.payloads[payload_index]))
+            lane.offer(Assignment(delivery, payloads[payload_index]))
 
     def _settle(self, lane: Lane, assignment: Assignment, outcome: Outcome) -> None:
         self._on_outcome(outcome)

@@ -3,6 +3,7 @@
 Only the files of configured providers are read by a service.
 """
 
+import difflib
 import tomllib
 from collections.abc import Iterator
 from functools import cache
@@ -11,6 +12,7 @@ from typing import Literal
 
 import msgspec
 
+from fasthook import values
 from fasthook.errors import ConfigError
 from fasthook.intake.schemes import Scheme, selectors_of
 from fasthook.intake.templates import Selector, Template
@@ -126,11 +128,14 @@ def names() -> list[str]:
 @cache
 def load(provider_id: str) -> Provider:
     """The provider with this identifier. Raises `ConfigError`."""
-    if provider_id not in names():
-        raise ConfigError(f"no provider {provider_id!r} in the catalogue")
+    known = names()
+    if provider_id not in known:
+        close = difflib.get_close_matches(provider_id, known, 1)
+        hint = f"did you mean {close[0]!r}?" if close else "`fasthook providers` lists them"
+        raise ConfigError(f"no provider {provider_id!r} in the catalogue; {hint}")
     text = (_FILES / f"{provider_id}.toml").read_text(encoding="utf-8")
     try:
-        provider = msgspec.convert(tomllib.loads(text), Provider)
+        provider = msgspec.convert(tomllib.loads(text), Provider, dec_hook=values.decode)
         provider.check()
     except ValueError as error:  # also what tomllib and msgspec raise
         raise ConfigError(f"providers/{provider_id}.toml: {error}") from None

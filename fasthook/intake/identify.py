@@ -46,6 +46,7 @@ class Identifier:
         types = [Selector.parse(text) for text in event_type]
         self._ids = [_reader_of(selector) for selector in ids]
         self._types = [_reader_of(selector) for selector in types]
+        self._id_header, self._type_header = _only_header(ids), _only_header(types)
         self._content = tuple(content)
         self._form_payload = form_payload
         self._payload_types = list(payload_types)
@@ -77,6 +78,14 @@ class Identifier:
             payloads: tuple[Any, ...] = (decoders[0](body),)
         else:
             payloads = tuple([decode(body) for decode in decoders])
+        headers = request.headers
+        try:  # by far most ids and types are short ASCII in a header of their own
+            event_id = str(headers[self._id_header], "ascii")
+            event_type = str(headers[self._type_header], "ascii")
+            if 0 < len(event_id) <= MAX_NAME_CHARS >= len(event_type):
+                return event_id, event_type, payloads, found
+        except (KeyError, UnicodeDecodeError):
+            pass
         return self._name(request, found), self._type(request, found), payloads, found
 
     def _identify_form(self, request: Request) -> Identity:
@@ -114,6 +123,12 @@ class Identifier:
 
 
 _NOTHING: Final[dict[str, str]] = {}
+
+
+def _only_header(selectors: list[Selector]) -> bytes:
+    """The name of the header that is the only place to look at, or "" where there is no such."""
+    is_one = len(selectors) == 1 and selectors[0].kind == "header"
+    return selectors[0].key if is_one else b""
 
 
 def _reader_of(selector: Selector) -> Callable[[Request, dict[str, str]], str]:

@@ -105,7 +105,26 @@ class Receiver:
             secret_index = endpoint.verifier.verify(request, wall_ns / 1e9)
             if endpoint.bucket is not None:
                 self._check_rate(endpoint, endpoint.bucket, now_s)
-            return self._accept(endpoint, request, client, secret_index, wall_ns)
+            if b"content-encoding" in request.headers:
+                # What is signed are the encoded bytes; decoding them has no bound worth having.
+                raise WrongContentType("encoded bodies are not taken")
+            event_id, event_type, payloads, found = endpoint.identifier.identify(request)
+            delivery = Delivery(
+                endpoint.name,
+                endpoint.provider,
+                event_id,
+                event_type,
+                request.head,
+                request.body,
+                request.headers,
+                wall_ns,
+                client,
+                secret_index,
+                payloads,
+            )
+            if endpoint.greetings or endpoint.events is not None:
+                _sort(endpoint, delivery, request, found)
+            return delivery
         except Rejection as rejection:
             rejection.client = client
             rejection.endpoint = endpoint.name if endpoint is not None else ""
@@ -123,32 +142,13 @@ class Receiver:
         if wait_s:
             raise RateExceeded("the endpoint's rate is exceeded", wait_s, endpoint.retries_429)
 
-    def _accept(
-        self, endpoint: Endpoint, request: Request, client: str, secret_index: int, wall_ns: int
-    ) -> Delivery:
-        headers = request.headers
-        if b"content-encoding" in headers:
-            # What is signed are the encoded bytes; decoding them has no bound worth having.
-            raise WrongContentType("encoded bodies are not taken")
-        event_id, event_type, payloads, found = endpoint.identifier.identify(request)
-        delivery = Delivery(
-            endpoint.name,
-            endpoint.provider,
-            event_id,
-            event_type,
-            request.head,
-            request.body,
-            headers,
-            wall_ns,
-            client,
-            secret_index,
-            payloads,
-        )
-        for greeting in endpoint.greetings:
-            if greeting.applies(headers, found):
-                delivery.kind = greeting.name
-                delivery.reply = greeting.reply_to(request)
-                return delivery
-        if endpoint.events is not None and event_type not in endpoint.events:
-            delivery.kind = "ignored"
-        return delivery
+
+def _sort(endpoint: Endpoint, delivery: Delivery, request: Request, found: dict[str, str]) -> None:
+    """Set apart what no handler should see: handshakes, and events that are not wanted."""
+    for greeting in endpoint.greetings:
+        if greeting.applies(request.headers, found):
+            delivery.kind = greeting.name
+            delivery.reply = greeting.reply_to(request)
+            return
+    if endpoint.events is not None and delivery.event_type not in endpoint.events:
+        delivery.kind = "ignored"

@@ -1,11 +1,14 @@
 """How a provider signs, as data: what the catalogue and `[endpoint.scheme]` tables hold."""
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, TypeVar
 
 import msgspec
 
 from fasthook.intake.templates import Selector, Template
+from fasthook.values import Duration
 
+T = TypeVar("T")
 Kind = Literal["hmac", "token", "ed25519"]
 
 
@@ -33,7 +36,7 @@ class Scheme(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     #: Where the signed time stands: a selector. Empty: the signature does not age.
     timestamp: str = ""
     timestamp_unit: Literal["s", "ms"] = "s"
-    tolerance_s: int = 300  # both ways
+    tolerance: Duration = Duration(300)  # both ways
     #: Where the event's id and type stand: the first selector that finds one. Empty: as the
     #: provider has it.
     event_id: str | list[str] = []
@@ -65,15 +68,29 @@ class Scheme(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise ValueError("header: expected the name of the signature's header")
         if self.format != "raw" and not self.signature_keys:
             raise ValueError(f"signature_keys: expected, since format is {self.format!r}")
-        message = Template(self.message)
+        message = _named("message", Template, self.message)
         if self.kind != "token" and not message.selectors and "{body}" not in self.message:
             raise ValueError(f"message: {self.message!r} signs nothing of the request")
         if "{timestamp}" in self.message and not self.timestamp:
             raise ValueError("timestamp: expected, since the message has {timestamp}")
         if self.timestamp:
-            Selector.parse(self.timestamp)
-        for selector in selectors_of(self.event_id) + selectors_of(self.event_type):
-            Selector.parse(selector)
+            _named("timestamp", Selector.parse, self.timestamp)
+        for key in ("event_id", "event_type"):
+            for selector in selectors_of(getattr(self, key)):
+                _named(key, Selector.parse, selector)
+
+    @property
+    def signs_timestamp(self) -> bool:
+        """Whether the time that is checked is among what is signed."""
+        selector = Selector.parse(self.timestamp)
+        return "{timestamp}" in self.message or Template(self.message).signs(selector)
+
+
+def _named(key: str, parse: Callable[[str], T], text: str) -> T:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from None
 
 
 def selectors_of(value: str | list[str]) -> list[str]:

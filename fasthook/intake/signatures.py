@@ -139,9 +139,9 @@ class SignatureVerifier:
         if not (_MILLISECONDS if self._is_ms else _SECONDS).fullmatch(sent):
             raise NoSignature("the timestamp is not a whole number")
         age_s = now_s - (int(sent) / 1000 if self._is_ms else int(sent))
-        tolerance_s = self._scheme.tolerance_s
+        tolerance_s = self._scheme.tolerance
         if abs(age_s) > tolerance_s:
-            raise StaleTimestamp(f"signed {age_s:.0f} s ago, tolerance is {tolerance_s} s")
+            raise StaleTimestamp(f"signed {age_s:.0f} s ago, tolerance is {tolerance_s:g} s")
         return found._replace(timestamp=sent)
 
 

@@ -54,6 +54,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         # for the life of the connection
+        "_idle_timeout_s",
         "_loop_time",
         "_owner",
         "_reader",
@@ -84,6 +85,7 @@ class Connection(asyncio.Protocol):
         self._reader = reader
         self._receive = receive
         self._loop_time = loop_time
+        self._idle_timeout_s = owner.limits.idle_timeout_s
         self._transport: asyncio.Transport | None = None
         self.peer = ""
         self.served = 0  # requests answered
@@ -105,7 +107,7 @@ class Connection(asyncio.Protocol):
         transport.set_write_buffer_limits(high=WRITE_HIGH_WATER_BYTES)
         address = transport.get_extra_info("peername")
         self.peer = address[0] if isinstance(address, tuple) and address else "unix"
-        self.deadline = self._loop_time() + self._owner.limits.idle_timeout_s
+        self.deadline = self._loop_time() + self._idle_timeout_s
         self._owner.opened(self)
 
     def data_received(self, data: bytes) -> None:
@@ -141,51 +143,71 @@ class Connection(asyncio.Protocol):
     def _advance(self) -> None:
         """Take requests until the bytes, or the places for unanswered ones, are used up."""
         before = self._asked
+        reader = self._reader
         try:
             while self._last < 0 and not self._is_write_blocked:
                 if self._asked - self._answered >= MAX_UNANSWERED:
                     self._pause()
                     break
-                request = self._reader.next_request()
+                request = reader.next_request()
                 if request is None:
                     break
                 self._ask(request)
+                if not reader.buffer:
+                    break
         except Rejection as rejection:
             self._refuse(rejection)
         except Exception as error:
             self._owner.failed(error, self.peer)
             self._end_with(INTERNAL_ERROR)
         if self._last < 0 and not self._is_write_blocked:
-            self._set_deadline(self._asked != before)
+            if reader.phase is Phase.IDLE and self._asked == self._answered:
+                self._phase = Phase.IDLE
+                self.deadline = self._loop_time() + self._idle_timeout_s
+            else:
+                self._set_deadline(self._asked != before)
 
     def _ask(self, request: Request) -> None:
         number = self._asked
         self._asked = number + 1
-        if not request.keep_alive or self._owner.is_draining:
-            self._last = number
+        owner = self._owner
         try:
             answer = self._receive(request, self, number)
         except Exception as error:
-            self._owner.failed(error, self.peer)
+            owner.failed(error, self.peer)
             answer = INTERNAL_ERROR
-        if self._last == number and (rejection := self._reader.after_last()) is not None:
+        if answer is not None and request.method == b"HEAD":
+            answer = answer.without_body()
+        if not request.keep_alive or owner.is_draining:
+            self._end_after(number)
+        elif number == self._answered and answer is not None and not answer.closes:
+            # By far most requests: nothing waits, nothing ends.
+            self._answered = number + 1
+            self.served += 1
+            transport = self._transport
+            # uvloop's write raises on a closed transport; a client that left is no error of ours.
+            if transport is not None and not transport.is_closing():
+                transport.write(answer.start + owner.date.line + answer.rest)
+            return
+        if answer is not None:
+            self.answer(number, answer)
+
+    def _end_after(self, number: int) -> None:
+        """Request `number` is the last one."""
+        self._last = number
+        rejection = self._reader.after_last()
+        if rejection is not None:
             # No request any more (RFC 9112 §9.6), and worth a word: smuggling looks like this.
             self._owner.refused(rejection, self.peer)
             self._last = number + 1
             self._asked = number + 2
             self._early_answers[number + 1] = refusal(rejection)
-        if answer is not None:
-            if request.method == b"HEAD":
-                answer = answer.without_body()
-            self.answer(number, answer)
 
     def _set_deadline(self, is_new: bool) -> None:
         """Absolute per phase: bytes that trickle in do not move it."""
         phase = self._reader.phase
         if phase is Phase.IDLE:
-            self.deadline = math.inf
-            if self._asked == self._answered:
-                self.deadline = self._loop_time() + self._owner.limits.idle_timeout_s
+            self.deadline = math.inf  # an answer is due; what follows it is not known yet
         elif is_new or phase is not self._phase:
             limits = self._owner.limits
             allowed_s = limits.head_timeout_s
@@ -213,6 +235,8 @@ class Connection(asyncio.Protocol):
             self._send(number, self._early_answers.pop(number))
         if self._is_paused:
             self._resume()
+        elif self._answered == self._asked and self._phase is Phase.IDLE and self._last < 0:
+            self.deadline = self._loop_time() + self._idle_timeout_s
 
     def _send(self, number: int, answer: Answer) -> None:
         self._answered = number + 1
@@ -223,7 +247,6 @@ class Connection(asyncio.Protocol):
         if is_last and not answer.closes:
             answer = answer.closing()
         transport = self._transport
-        # uvloop's write raises on a closed transport; a client that left is no error of ours.
         if transport is not None and not transport.is_closing():
             transport.write(answer.start + self._owner.date.line + answer.rest)
             if is_last:

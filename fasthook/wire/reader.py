@@ -35,6 +35,7 @@ from fasthook.wire.limits import (
     MAX_LINE_BYTES,
     ByteBudget,
 )
+from fasthook.wire.shapes import shape_of
 
 # RFC 3986 §3.2.2, without user information, which RFC 9110 §4.2.4 wants refused.
 _AUTHORITY: Final = rb"(?:[A-Za-z0-9\-._~!$&'()*+;=%]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?"
@@ -80,7 +81,7 @@ class RequestReader:
         "_singletons",
         "_small_body",
         "_known_hosts",
-        "_buffer",
+        "buffer",
         "_position",
         # for one request
         "phase",
@@ -107,7 +108,8 @@ class RequestReader:
         self._budget = budget
         self._singletons = singletons
         self._known_hosts: set[bytes] = set()
-        self._buffer = b""
+        #: What came and is not consumed yet, from `_position` on; empty as soon as all of it is.
+        self.buffer = b""
         self._position = 0
         self._reserved = 0
         self._missing = 0
@@ -132,10 +134,10 @@ class RequestReader:
 
     def feed(self, data: bytes) -> None:
         """Take what the socket gave; look at it only in `next_request`."""
-        if self._position != len(self._buffer):
-            self._buffer = self._buffer[self._position :] + data
+        if self._position != len(self.buffer):
+            self.buffer = self.buffer[self._position :] + data
         elif not self._missing:
-            self._buffer = data
+            self.buffer = data
         # Parts of a long body are kept as they are and joined once, not copied at each read.
         elif len(data) <= self._missing:
             self._parts.append(data)
@@ -143,7 +145,7 @@ class RequestReader:
             return
         else:
             self._parts.append(data[: self._missing])
-            self._buffer = data[self._missing :]
+            self.buffer = data[self._missing :]
             self._missing = 0
         self._position = 0
 
@@ -151,19 +153,27 @@ class RequestReader:
         """The next whole request, or None: more bytes are needed. Raises `Rejection`."""
         request = self._request
         if request is None:
-            if self._position == len(self._buffer):
+            if self._position == len(self.buffer):
                 return None
             request = self._take_head()
             if request is None:
                 return None
-            if self._missing:
+            missing = self._missing
+            if missing:
                 # By far most bodies came with their head: no part is kept, nothing is joined.
-                end = self._position + self._missing
-                if end <= len(self._buffer):
-                    request.body = self._buffer[self._position : end]
-                    self._position = end
+                start = self._position
+                end = start + missing
+                buffer = self.buffer
+                if end <= len(buffer):
+                    request.body = body = buffer[start:end]
                     self._missing = 0
-                    self._parse(request.body)
+                    if end == len(buffer):
+                        # Let go of it now: the next read then finds its memory warm, whereas each
+                        # connection holding on to its last one costs a cache of them.
+                        self.buffer = b""
+                        end = 0
+                    self._position = end
+                    self._parse(body)
                     self.phase = Phase.IDLE
                     return request
         return self._take_rest(request)
@@ -182,14 +192,14 @@ class RequestReader:
 
     def after_last(self) -> BadHttp | None:
         """What to say of bytes behind a request that ends the connection, if there are any."""
-        if self._buffer[self._position :].strip(b"\r\n"):
+        if self.buffer[self._position :].strip(b"\r\n"):
             return BadHttp("more bytes behind a request that ends the connection")
         return None
 
     def wants_continue(self) -> bool:
         """Whether the sender waits for `100 Continue`; true once a request."""
         wanted, self._wants_continue = self._wants_continue, False
-        return wanted and not self._parts and self._position == len(self._buffer)
+        return wanted and not self._parts and self._position == len(self.buffer)
 
     @property
     def expected_bytes(self) -> int:
@@ -203,13 +213,13 @@ class RequestReader:
         self._budget.release(self._reserved)
         self._reserved = 0
         self._parts = []
-        self._buffer = b""
+        self.buffer = b""
         self._position = self._missing = 0
 
     # --- the head ---------------------------------------------------------------------------------
 
     def _take_head(self) -> Request | None:
-        buffer, start, fed = self._buffer, self._position, self._fed
+        buffer, start, fed = self.buffer, self._position, self._fed
         if not fed and buffer[start] <= _CR:
             self._skip_blank_lines()
             start = self._position
@@ -219,13 +229,14 @@ class RequestReader:
         if end == 3:
             self.phase = Phase.HEAD
             self._check_length(buffer, start, len(buffer))
-            self._parse_head(buffer[start + fed :])
+            self._parse(buffer[start + fed :])
             self._fed = len(buffer) - start
             return None
         if end - start > MAX_LINE_BYTES:
             self._check_length(buffer, start, end)
         head = buffer[start:end]
-        self._parse_head(head[fed:] if fed else head)
+        self._head_is_open.append(None)
+        self._parse(head[fed:] if fed else head)
         if self._head_is_open:
             raise BadHttp("the head does not end where its blank line stands")
         self._fed = self._blank_lines = 0
@@ -233,13 +244,13 @@ class RequestReader:
         return self._begin_request(head)
 
     def _skip_blank_lines(self) -> None:
-        while self._buffer.startswith(b"\r\n", self._position):
+        while self.buffer.startswith(b"\r\n", self._position):
             self._position += 2
             self._blank_lines += 1
             self.phase = Phase.HEAD
             if self._blank_lines > MAX_BLANK_LINES:
                 raise BadHttp(f"more than {MAX_BLANK_LINES} blank lines before a request")
-        rest = self._buffer[self._position : self._position + 2]
+        rest = self.buffer[self._position : self._position + 2]
         if rest[:1] == b"\n" or (rest[:1] == b"\r" and len(rest) == 2):
             raise BadHttp("bare CR or LF before a request")
 
@@ -254,11 +265,6 @@ class RequestReader:
             raise HeadersTooLarge(f"head of more than {MAX_HEAD_BYTES} bytes")
         if max(map(len, buffer[start:end].split(b"\r\n"))) > MAX_LINE_BYTES:
             raise HeadersTooLarge(f"header field of more than {MAX_LINE_BYTES} bytes")
-
-    def _parse_head(self, data: bytes) -> None:
-        if not self._head_is_open:
-            self._head_is_open.append(None)
-        self._parse(data)
 
     def _parse(self, data: bytes) -> None:
         try:
@@ -276,43 +282,75 @@ class RequestReader:
         except ValueError:
             raise BadHttp("request line is not: method SP target SP version") from None
         fields = self._fields
-        try:
-            headers = {_LOWER[name]: value for name, value in fields.items()}
-        except KeyError:
-            headers = {_lower(name): value for name, value in fields.items()}
+        names = tuple(fields)
+        shape = shape_of(names)
+        headers = dict(zip(shape.names, fields.values(), strict=True))
         fields.clear()
-        count = head.count(b"\n") - 2
-        repeated = None
+        path = target.partition(b"?")[0] if target.startswith(b"/") else _path_of(target)
+        request = Request(method, target, path, head, headers, True)
         # Fields that came twice, in whatever case, or white space that httptools leaves behind a
         # value: rare, so one look at the counts decides whether to read the head with care.
-        if count != len(headers) or b" \r\n" in head or b"\t\r\n" in head:
-            headers, repeated = self._read_fields(head)
-        if count > MAX_FIELDS:
-            raise HeadersTooLarge(f"{count} header fields, limit {MAX_FIELDS}")
+        if head.count(b"\n") - 2 != shape.count or b"\t" in head or b" \r\n" in head:
+            self._read_fields(request)
+        elif shape.count > MAX_FIELDS:
+            raise HeadersTooLarge(f"{shape.count} header fields, limit {MAX_FIELDS}")
+        headers = request.headers
         if headers.get(b"host") not in self._known_hosts or not rest.startswith(b"HTTP/1.1\r\n"):
             self._check_host(rest, headers.get(b"host"))
-        path = target.partition(b"?")[0] if target.startswith(b"/") else _path_of(target)
-        request = Request(method, target, path, head, headers, True, repeated)
+        if shape.is_special:
+            self._heed_special(request, headers)
+        elif b"content-length" in headers:
+            self._expect_bytes(request, headers[b"content-length"])
+        return request
+
+    def _heed_special(self, request: Request, headers: dict[bytes, bytes]) -> None:
+        """The fields that change how a message is framed or answered."""
         if b"connection" in headers:
             tokens = _tokens(headers[b"connection"])
             request.keep_alive = b"close" not in tokens
             # Without a body httptools has raised by now; with one it would only after the body.
             if b"upgrade" in tokens and b"upgrade" in headers:
                 raise NoTunnel("protocol upgrade")
-        self._frame_body(request, headers)
-        return request
+        length = headers.get(b"content-length")
+        if b"transfer-encoding" in headers:  # RFC 9112 §6.3
+            if length is not None:
+                raise BadHttp("both Transfer-Encoding and Content-Length")
+            if headers[b"transfer-encoding"].lower() != b"chunked":
+                raise BadHttp("Transfer-Encoding is not: chunked")
+            self._chunked = ChunkedBody(self._body_limit(request.path))
+            self.phase = Phase.BODY
+        elif length is not None:
+            self._expect_bytes(request, length)
+        if b"expect" in headers:
+            if headers[b"expect"].lower() != b"100-continue":
+                raise ExpectationFailed("Expect is not: 100-continue")
+            self._wants_continue = True
 
-    def _read_fields(self, head: bytes) -> tuple[dict[bytes, bytes], dict[bytes, list[bytes]]]:
-        """Fields with their values trimmed, and those which were sent more than once."""
+    def _expect_bytes(self, request: Request, length: bytes) -> None:
+        """Note the body's length; refuse it here if it is too long, before a byte of it."""
+        if not length.isdigit() or len(length) > _MAX_LENGTH_DIGITS:
+            raise BadHttp("Content-Length is no number")
+        missing = int(length)
+        if missing > self._small_body:
+            limit = self._body_limit(request.path)
+            if missing > limit:
+                raise BodyTooLarge(f"body of {missing} bytes, limit {limit}")
+        self._missing = missing
+
+    def _read_fields(self, request: Request) -> None:
+        """Set fields with their values trimmed, and those which were sent more than once."""
         values: dict[bytes, list[bytes]] = {}
-        for line in head[:-4].split(b"\r\n")[1:]:
+        lines = request.head[:-4].split(b"\r\n")[1:]
+        if len(lines) > MAX_FIELDS:
+            raise HeadersTooLarge(f"{len(lines)} header fields, limit {MAX_FIELDS}")
+        for line in lines:
             name, _, value = line.partition(b":")
             values.setdefault(name.lower(), []).append(value.strip(b" \t"))
-        repeated = {name: several for name, several in values.items() if len(several) > 1}
-        for name in repeated:
+        request.headers = {name: b", ".join(several) for name, several in values.items()}
+        request.repeated = {name: several for name, several in values.items() if len(several) > 1}
+        for name in request.repeated:
             if name in self._singletons:
                 raise BadHttp(f"header {name.decode()!r} was sent twice")
-        return {name: b", ".join(several) for name, several in values.items()}, repeated
 
     def _check_host(self, rest: bytes, host: bytes | None) -> None:
         """`rest`: what follows the target, which begins with the version."""
@@ -329,29 +367,6 @@ class RequestReader:
             self._known_hosts.add(host)
 
     # --- the body ---------------------------------------------------------------------------------
-
-    def _frame_body(self, request: Request, headers: dict[bytes, bytes]) -> None:
-        """Find how the body is framed (RFC 9112 §6.3), and refuse it here if it is too long."""
-        length = headers.get(b"content-length")
-        if b"transfer-encoding" in headers:
-            if length is not None:
-                raise BadHttp("both Transfer-Encoding and Content-Length")
-            if headers[b"transfer-encoding"].lower() != b"chunked":
-                raise BadHttp("Transfer-Encoding is not: chunked")
-            self._chunked = ChunkedBody(self._body_limit(request.path))
-            self.phase = Phase.BODY
-        elif length is not None:
-            if not length.isdigit() or len(length) > _MAX_LENGTH_DIGITS:
-                raise BadHttp("Content-Length is no number")
-            self._missing = int(length)
-            if self._missing > self._small_body:
-                limit = self._body_limit(request.path)
-                if self._missing > limit:
-                    raise BodyTooLarge(f"body of {self._missing} bytes, limit {limit}")
-        if b"expect" in headers:
-            if headers[b"expect"].lower() != b"100-continue":
-                raise ExpectationFailed("Expect is not: 100-continue")
-            self._wants_continue = True
 
     def _take_body(self, request: Request) -> bool:
         """Whether a body with a Content-Length is whole; if so the request has it."""
@@ -371,15 +386,15 @@ class RequestReader:
         if self.phase != Phase.BODY:
             self.phase = Phase.BODY
             self._reserve(self._missing)
-        piece = self._buffer[self._position :]
+        piece = self.buffer[self._position :]
         if piece:
             self._parts.append(piece)
             self._missing -= len(piece)
-            self._position = len(self._buffer)
+            self._position = len(self.buffer)
 
     def _take_chunks(self, request: Request, chunked: ChunkedBody) -> bool:
         before = len(chunked.body)
-        self._position = chunked.take(self._buffer, self._position)
+        self._position = chunked.take(self.buffer, self._position)
         if not chunked.is_complete:
             self._reserve(len(chunked.body) - before)
             return False
@@ -405,20 +420,6 @@ class _Callbacks:
     def __init__(self, fields: dict[bytes, bytes], head_is_open: list[None]) -> None:
         self.on_header = fields.__setitem__
         self.on_headers_complete = head_is_open.clear
-
-
-#: Field names as sent → in lower case. Senders use few; bounded, since anybody may invent more.
-_LOWER: dict[bytes, bytes] = {}
-_MAX_LOWER: Final = 2048
-_MAX_LOWER_BYTES: Final = 64
-
-
-def _lower(name: bytes) -> bytes:
-    lower = name.lower()
-    if len(_LOWER) < _MAX_LOWER and len(name) <= _MAX_LOWER_BYTES:
-        # One object for all spellings: a name that is looked up is found by identity.
-        _LOWER[name] = _LOWER.setdefault(lower, lower)
-    return lower
 
 
 def _path_of(target: bytes) -> bytes:

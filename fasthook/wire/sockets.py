@@ -25,6 +25,12 @@ def open_sockets(address: str, *, mode: int = 0o660, group: str = "") -> list[so
         raise ConfigError(f"can't listen on {address}: {error.strerror or error}") from None
 
 
+def check_address(address: str) -> None:
+    """Raise `ConfigError` unless `open_sockets` knows this kind of address."""
+    if address != "systemd" and not (address.startswith("unix:") and len(address) > len("unix:")):
+        parse_tcp(address)
+
+
 def parse_tcp(address: str) -> tuple[str, int]:
     """Host and port of `tcp://HOST:PORT`. Raises `ConfigError`."""
     parts = urlsplit(address)

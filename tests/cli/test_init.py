@@ -1,0 +1,182 @@
+"""`fasthook init` writes a project that checks, and overwrites nothing."""
+
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+from fasthook.cli.init import _package_name
+from fasthook.intake import catalogue
+from tests.cli.conftest import COMMAND
+
+
+def install(project, site):
+    """What `pip install -e` would leave behind: metadata with the entry points."""
+    described = tomllib.loads((project / "pyproject.toml").read_text())["project"]
+    info = site / f"{described['name']}-{described['version']}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {described['name']}\nVersion: {described['version']}\n"
+    )
+    points = described["entry-points"]["fasthook.handlers"].items()
+    lines = "".join(f"{name} = {value}\n" for name, value in points)
+    (info / "entry_points.txt").write_text(f"[fasthook.handlers]\n{lines}")
+    return {**os.environ, "PYTHONPATH": f"{site}{os.pathsep}{project}"}
+
+
+def in_project(project, environment, *command):
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=project,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("provider", catalogue.names())
+def test_a_new_project_checks_and_its_test_passes(provider, run, tmp_path):
+    project = tmp_path / "my-hooks"
+    result = run("init", project, "--provider", provider)
+
+    assert result.exit_code == 0
+    secret = (project / "secrets" / provider).read_text().strip()
+    assert len(secret) >= 32
+    assert secret not in result.stdout
+    environment = install(project, tmp_path / "site")
+    checked = in_project(project, environment, *COMMAND[1:], "check", "--json")
+    assert checked.returncode == 0, checked.stderr
+    report = json.loads(checked.stdout)
+    assert report["endpoints"][0]["provider"] == provider
+    assert report["endpoints"][0]["handlers"] == ["my_hooks"]
+    assert report["warnings"] == []
+    assert secret not in checked.stdout + checked.stderr
+    tested = in_project(project, environment, "-m", "unittest", "discover", "tests")
+    assert tested.returncode == 0, tested.stderr
+
+
+def test_the_secret_is_for_its_owner_alone_and_new_each_time(run, tmp_path):
+    secrets = set()
+    for name in ("one", "two"):
+        before = os.umask(0)
+        try:
+            run("init", tmp_path / name)
+        finally:
+            os.umask(before)
+        path = tmp_path / name / "secrets" / "github"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+        secrets.add(path.read_text())
+    assert len(secrets) == 2
+    assert "secrets/" in (tmp_path / "one" / ".gitignore").read_text().splitlines()
+
+
+def tree(directory):
+    return {p: p.read_bytes() for p in directory.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("existing", ["fasthook.toml", "secrets/github", "shop/handlers.py"])
+def test_nothing_that_exists_is_overwritten(existing, run, tmp_path):
+    path = tmp_path / "shop" / existing
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    before = tree(tmp_path)
+    result = run("init", tmp_path / "shop")
+
+    assert result.exit_code == 2
+    assert result.stderr == f"error: {path}: exists already; nothing was written\n"
+    assert tree(tmp_path) == before
+
+
+def test_a_project_is_not_written_twice(run, tmp_path):
+    run("init", tmp_path / "shop")
+    before = tree(tmp_path)
+
+    assert run("init", tmp_path / "shop").exit_code == 2
+    assert tree(tmp_path) == before
+
+
+def test_other_files_in_the_directory_do_not_matter(run, tmp_path):
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "README.md").write_text("mine")
+
+    assert run("init", tmp_path / "shop").exit_code == 0
+    assert (tmp_path / "shop" / "README.md").read_text() == "mine"
+
+
+def test_by_default_the_project_is_written_here(run, tmp_path, monkeypatch):
+    (tmp_path / "shop").mkdir()
+    monkeypatch.chdir(tmp_path / "shop")
+    result = run("init")
+
+    assert result.exit_code == 0
+    assert (tmp_path / "shop" / "shop" / "handlers.py").exists()
+    assert "cd " not in result.stdout
+
+
+def test_the_command_is_the_same_as_a_process(run_process, tmp_path):
+    result = run_process("init", "shop", cwd=tmp_path)
+
+    assert result.returncode == 0
+    assert "cd shop" in result.stdout
+    assert (tmp_path / "shop" / "fasthook.toml").exists()
+
+
+@pytest.mark.parametrize(
+    ("directory", "package"),
+    [
+        ("shop", "shop"),
+        ("My-Web.Hooks", "my_web_hooks"),
+        ("2fast", "hooks_2fast"),
+        ("---", "hooks"),
+        ("_x_", "x"),
+        ("fasthook", "hooks_fasthook"),
+        ("tests", "hooks_tests"),
+        ("json", "hooks_json"),
+        ("a  b", "a_b"),
+    ],
+)
+def test_a_package_has_a_name_that_can_be_imported(directory, package, tmp_path):
+    assert _package_name(tmp_path / directory) == package
+
+
+@pytest.mark.parametrize("directory", ["class", "import", "log", "exec", "file", "forward", "köln"])
+def test_a_package_has_a_name_that_works_everywhere(directory, run, tmp_path):
+    project = tmp_path / directory
+    assert run("init", project).exit_code == 0
+
+    described = tomllib.loads((project / "pyproject.toml").read_text())["project"]
+    assert re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", described["name"])  # PEP 508
+    environment = install(project, tmp_path / "site")
+    for command in ([*COMMAND[1:], "check"], ["-m", "unittest", "discover", "tests"]):
+        result = in_project(project, environment, *command)
+        assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("provider", ["none", "custom", "gihub", "../github", ""])
+def test_an_unknown_provider_is_exit_code_2(provider, run, tmp_path):
+    result = run("init", tmp_path / "shop", "--provider", provider)
+
+    assert result.exit_code == 2
+    assert result.stderr
+    assert not (tmp_path / "shop").exists()
+
+
+def test_an_unknown_provider_comes_with_the_one_that_was_meant(run, tmp_path):
+    assert "'github'" in run("init", tmp_path / "shop", "--provider", "gihub").stderr
+
+
+def test_a_file_where_the_directory_should_be_is_exit_code_2(run_process, tmp_path):
+    (tmp_path / "shop").write_text("mine")
+    result = run_process("init", tmp_path / "shop")
+
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert str(tmp_path / "shop") in result.stderr

@@ -1,0 +1,502 @@
+"""A plan is made whole, or a `ConfigError` names file, key, what was got and expected."""
+
+import sys
+import textwrap
+from typing import Any
+
+import pytest
+
+from fasthook import config, plan
+from fasthook.config import Config
+from fasthook.errors import BadSignature, ConfigError, StaleTimestamp
+from fasthook.intake import catalogue
+from fasthook.intake.schemes import Scheme
+from fasthook.intake.signing import sample_secret, sign
+from fasthook.model import Request
+from fasthook.plan import Plan
+
+HUSH = "hush-5e02-do-not-show"
+NOW_S = 1_700_000_000.0
+
+
+def endpoint(name: str = "a", *, provider: str = "github", more: str = "", scheme: str = "") -> str:
+    """An `[[endpoint]]`; its secrets and handlers are taken from `more` if they are there."""
+    lines = [f'name = "{name}"', f'path = "/{name}"', f'provider = "{provider}"', more]
+    if "secrets" not in more and provider != "none":
+        lines.append(f'secrets = ["plain:{HUSH}"]')
+    if "handlers" not in more:
+        lines.append('handlers = ["log"]')
+    return "[[endpoint]]\n" + "\n".join(lines) + "\n" + scheme
+
+
+@pytest.fixture
+def read(tmp_path):
+    def read(text: str) -> Config:
+        path = tmp_path / "fasthook.toml"
+        path.write_text(text)
+        return config.load(path)
+
+    return read
+
+
+@pytest.fixture
+def make(read):
+    def make(text: str) -> Plan:
+        return plan.make(read(text))
+
+    return make
+
+
+@pytest.fixture
+def refused(read, tmp_path):
+    """The message with which the plan is refused, without the file that it names first."""
+
+    def refused(text: str) -> str:
+        with pytest.raises(ConfigError) as caught:
+            plan.make(read(text))
+        message = str(caught.value)
+        assert message.startswith(f"{tmp_path}/fasthook.toml: ")
+        assert HUSH not in message
+        return message.removeprefix(f"{tmp_path}/fasthook.toml: ")
+
+    return refused
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Install a package `plugin` with this source; the entry points are `NAME = plugin:NAME`."""
+
+    def install(source: str, *names: str) -> None:
+        site = tmp_path / "site"
+        info = site / "plugin-1.dist-info"
+        info.mkdir(parents=True)
+        (site / "plugin.py").write_text(textwrap.dedent(source))
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1\n")
+        points = "".join(f"{name} = plugin:{name}\n" for name in names)
+        (info / "entry_points.txt").write_text(f"[fasthook.handlers]\n{points}")
+        monkeypatch.syspath_prepend(site)
+        monkeypatch.delitem(sys.modules, "plugin", raising=False)
+
+    return install
+
+
+# --- the whole ------------------------------------------------------------------------------------
+
+
+def test_a_plan_has_what_a_service_needs(make):
+    made = make(
+        "[server]\nmax_body = '2MiB'\n"
+        + endpoint("a", more='status = 204\nrate = "5/s"\nallow = ["192.0.2.0/24"]')
+        + endpoint("b", provider="stripe", more="max_body = '1KiB'")
+        + endpoint("c", provider="slack", more='events = ["app_mention"]')
+    )
+
+    assert [e.name for e in made.endpoints] == ["a", "b", "c"]
+    assert [e.path for e in made.endpoints] == [b"/a", b"/b", b"/c"]
+    assert [registered.name for registered in made.handlers] == ["log"]
+    assert made.routes == {name: [("log", 0)] for name in "abc"}
+    assert made.statuses == {"a": 204, "b": 202, "c": 200}
+    assert made.body_limits == {b"/a": 2 * 1024**2, b"/b": 1024, b"/c": 2 * 1024**2}
+    assert made.endpoints[0].bucket is not None
+    assert made.endpoints[1].bucket is None
+    assert made.endpoints[0].allow is not None
+    assert made.endpoints[2].events == {"app_mention"}
+
+
+def test_every_provider_of_the_catalogue_can_be_planned(make):
+    for name in catalogue.names():
+        provider = catalogue.load(name)
+        secret = sample_secret(provider.schemes[provider.default_scheme], b"seed")
+        made = make(endpoint(provider=name, more=f'secrets = ["plain:{secret}"]'))
+        assert made.endpoints[0].provider == name
+
+
+def test_a_burst_is_by_default_what_a_second_may_bring(make):
+    bucket = make(endpoint(more='rate = "3/s"')).endpoints[0].bucket
+    assert bucket is not None
+    assert [bucket.take(0.0) > 0 for _ in range(4)] == [False, False, False, True]
+
+
+def test_a_slow_rate_lets_one_through_at_once(make):
+    bucket = make(endpoint(more='rate = "1/h"')).endpoints[0].bucket
+    assert bucket is not None
+    assert [bucket.take(0.0) for _ in range(2)] == [0.0, pytest.approx(3600)]
+
+
+# --- what this version does not do ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ("[server]\nworkers = 4", "server.workers: 4; this version runs 1 worker"),
+        ("[server]\nworkers = 0", "server.workers: 0; this version runs 1 worker"),
+        ('[spool]\ndurability = "fsync"', 'spool.durability: "fsync"; this version'),
+        ('[spool]\ndurability = "os"', 'spool.durability: "os"; this version'),
+        ("[dispatch]\nhold = true", "dispatch.hold: needs a spool"),
+        ('[server]\ntrusted_proxies = ["proxy"]', "server.trusted_proxies: 'proxy'"),
+        ('[server]\ntrusted_proxies = ["10.0.0.1/8"]', "server.trusted_proxies: 10.0.0.1/8"),
+    ],
+)
+def test_a_server_that_can_not_be_is_refused(table, expected, refused):
+    message = refused(f"{table}\n{endpoint()}")
+    assert message.startswith(expected)
+
+
+@pytest.mark.parametrize("key", ["server", "admin"])
+@pytest.mark.parametrize(
+    "address", ["http://127.0.0.1:80", "127.0.0.1:80", "tcp://127.0.0.1", "tcp://127.0.0.1:99999"]
+)
+def test_an_address_that_can_not_be_is_refused(key, address, refused):
+    value = f'["{address}"]' if key == "server" else f'"{address}"'
+    message = refused(f"[{key}]\nlisten = {value}\n{endpoint()}")
+
+    assert message.startswith(f"{key}.listen")
+    assert address in message
+
+
+# --- providers and schemes ------------------------------------------------------------------------
+
+
+def test_an_unknown_provider_is_named(refused):
+    message = refused(endpoint(provider="gihub"))
+    assert message.startswith("endpoint[0] (\"a\").provider: no provider 'gihub'")
+
+
+def test_an_unknown_provider_comes_with_the_one_that_was_meant(refused):
+    assert "did you mean 'github'?" in refused(endpoint(provider="gihub"))
+
+
+def test_an_unknown_scheme_comes_with_those_there_are(refused):
+    message = refused(endpoint(more='scheme = "md5"'))
+    assert message.startswith("endpoint[0] (\"a\").scheme: 'md5'; github has: default, sha1")
+
+
+def test_another_scheme_of_the_provider_can_be_chosen(make):
+    verifier = make(endpoint(more='scheme = "sha1"')).endpoints[0].verifier
+    request = Request(b"POST", b"/a", b"/a", b"", {}, True, None, b"{}")
+    sign(Scheme(header="X-Hub-Signature", prefix="sha1=", hash="sha1"), HUSH.encode(), request, 0)
+    assert verifier.verify(request, NOW_S) == 0
+
+
+@pytest.mark.parametrize("line", ['scheme = "sha1"', 'tolerance = "5s"'])
+def test_keys_of_a_signature_are_refused_where_nothing_is_signed(line, refused):
+    key = line.partition(" ")[0]
+    assert refused(endpoint(provider="none", more=line)).startswith(f'endpoint[0] ("a").{key}: ')
+
+
+def test_a_secret_that_can_not_be_a_key_is_refused_and_not_shown(refused):
+    message = refused(endpoint(provider="standard-webhooks"))
+    assert message.startswith('endpoint[0] ("a").secrets: the secret is not base64')
+
+
+@pytest.mark.parametrize("network", ["nowhere", "192.0.2.1/24", "300.0.0.1", "unix", ""])
+def test_a_network_that_can_not_be_is_refused(network, refused):
+    message = refused(endpoint(more=f'allow = ["{network}"]'))
+    assert message.startswith('endpoint[0] ("a").allow: ')
+    assert network in message
+    assert "expected such as 192.0.2.0/24" in message
+
+
+CUSTOM = """
+[endpoint.scheme]
+header = "X-Signature"
+prefix = "v1="
+hash = "sha512"
+encoding = "base64"
+message = "{timestamp}.{body}"
+timestamp = "header:X-Time"
+"""
+
+
+def signed(age_s: float, scheme: Scheme | None = None) -> Request:
+    scheme = scheme or Scheme(
+        header="X-Signature",
+        prefix="v1=",
+        hash="sha512",
+        encoding="base64",
+        message="{timestamp}.{body}",
+        timestamp="header:X-Time",
+    )
+    request = Request(b"POST", b"/a", b"/a", b"", {}, True, None, b"{}")
+    sign(scheme, HUSH.encode(), request, NOW_S - age_s)
+    return request
+
+
+def test_a_custom_scheme_verifies(make):
+    verifier = make(endpoint(provider="custom", scheme=CUSTOM)).endpoints[0].verifier
+
+    assert verifier.verify(signed(0), NOW_S) == 0
+    forged = signed(0)
+    forged.body = b"[]"
+    with pytest.raises(BadSignature):
+        verifier.verify(forged, NOW_S)
+
+
+@pytest.mark.parametrize(
+    ("provider", "more", "scheme", "tolerance_s"),
+    [
+        ("custom", "", CUSTOM, 300),
+        ("custom", "", CUSTOM + 'tolerance = "1m"\n', 60),
+        ("custom", 'tolerance = "10s"', CUSTOM + 'tolerance = "1m"\n', 10),
+        ("custom", 'tolerance = "1h"', CUSTOM, 3600),
+    ],
+)
+def test_a_tolerance_holds(provider, more, scheme, tolerance_s, make):
+    made = make(endpoint(provider=provider, more=more, scheme=scheme))
+    verifier = made.endpoints[0].verifier
+
+    assert verifier.verify(signed(tolerance_s), NOW_S) == 0
+    with pytest.raises(StaleTimestamp):
+        verifier.verify(signed(tolerance_s + 2), NOW_S)
+
+
+def test_a_tolerance_overrides_the_one_of_a_provider(make):
+    made = make(endpoint(provider="stripe", more='tolerance = "10m"'))
+    scheme = catalogue.load("stripe").schemes["default"]
+    request = signed(599, scheme)
+
+    assert made.endpoints[0].verifier.verify(request, NOW_S) == 0
+
+
+def test_a_tolerance_needs_a_signed_time(refused):
+    message = refused(endpoint(more='tolerance = "10m"'))
+    assert message == 'endpoint[0] ("a").tolerance: github signs no time'
+
+
+def test_a_tolerance_below_a_second_is_not_nothing(make):
+    made = make(endpoint(provider="stripe", more='tolerance = "500ms"'))
+    request = signed(0, catalogue.load("stripe").schemes["default"])
+    assert made.endpoints[0].verifier.verify(request, NOW_S + 0.4) == 0
+    with pytest.raises(StaleTimestamp):
+        made.endpoints[0].verifier.verify(request, NOW_S + 0.6)
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "words"),
+    [
+        ('headr = "X"', "headr: unknown key", ("did you mean 'header'?",)),
+        ("kind = 'hmac'", "header: missing", ()),
+        ('header = ""', "header: ", ("expected the name",)),
+        ("header = []", "header: ", ("expected the name",)),
+        ('header = "X"\nhash = "sha3"', "hash: ", ("sha3",)),
+        ('header = "X"\nkind = "rsa"', "kind: ", ("rsa",)),
+        ('header = "X"\nformat = "kv"', "signature_keys: ", ("expected", "'kv'")),
+        ('header = "X"\nmessage = "fixed"', "message: ", ("fixed", "signs nothing")),
+        ('header = "X"\nmessage = "{timestamp}{body}"', "timestamp: ", ("expected",)),
+        ('header = "X"\ntolerance = "soon"', "tolerance: ", ("'soon'", "expected a time")),
+        ("header = 5", "header: ", ("int",)),
+        ('header = "X"\nmessage = "{nope}{body}"', "message: ", ("nope", "expected", "{body}")),
+        ('header = "X"\nmessage = "{body"', "message: ", ("{body", "brace")),
+        ('header = "X"\ntimestamp = "X-Time"', "timestamp: ", ("X-Time", "expected", "header:")),
+        ('header = "X"\nevent_id = "id"', "event_id: ", ("'id'", "expected", "header:")),
+    ],
+)
+def test_a_custom_scheme_that_can_not_be_is_refused(table, key, words, refused):
+    message = refused(endpoint(provider="custom", scheme=f"[endpoint.scheme]\n{table}\n"))
+
+    assert message.startswith(f'endpoint[0] ("a").scheme.{key}'), message
+    assert all(word in message for word in words), message
+
+
+def test_a_signed_url_must_be_known(refused, make):
+    scheme = '[endpoint.scheme]\nheader = "X"\nmessage = "{url}{body}"\n'
+    message = refused(endpoint(provider="custom", scheme=scheme))
+    assert message.startswith('endpoint[0] ("a").public_url: missing')
+    make(endpoint(provider="custom", more='public_url = "https://h.example/a"', scheme=scheme))
+
+
+# --- handlers -------------------------------------------------------------------------------------
+
+
+def test_an_unknown_handler_is_named_with_those_there_are(refused):
+    message = refused(endpoint(more='handlers = ["logg"]'))
+    assert message.startswith("endpoint[0] (\"a\").handlers: no handler 'logg' is installed")
+    assert "did you mean 'log'?" in message
+    assert "exec, file, forward, log" in message
+
+
+def test_a_handler_under_another_name_is_found_by_use(make, tmp_path):
+    made = make(
+        endpoint(more='handlers = ["one", "two"]')
+        + f'[handlers.one]\nuse = "file"\npath = "{tmp_path}/1"\nretries = 1\n'
+        + f'[handlers.two]\nuse = "file"\npath = "{tmp_path}/2"\n'
+    )
+
+    assert [(r.name, r.entry_point) for r in made.handlers] == [("one", "file"), ("two", "file")]
+    assert [r.handler.retries for r in made.handlers] == [1, 5]
+
+
+def test_an_unknown_use_is_named_with_its_place(refused):
+    message = refused(endpoint(more='handlers = ["one"]') + '[handlers.one]\nuse = "fil"\n')
+    assert message.startswith(
+        "handlers.one.use: no handler 'fil' is installed; did you mean 'file'"
+    )
+
+
+def test_settings_override_how_a_handler_is_run(make):
+    made = make(
+        endpoint() + '[handlers.log]\nretries = 2\ntimeout = "2m"\nconcurrency = 3\nrate = "60/m"\n'
+    )
+
+    handler = made.handlers[0].handler
+    assert (handler.retries, handler.timeout_s, handler.concurrency, handler.rate) == (2, 120, 3, 1)
+
+
+def test_a_retry_can_be_switched_off(make, install):
+    install(
+        """
+        from fasthook import Event, handler
+        @handler(retries=9, timeout=1, concurrency=2, rate=3)
+        async def own(event: Event) -> None: ...
+        """,
+        "own",
+    )
+    made = make(endpoint(more='handlers = ["own"]') + "[handlers.own]\nretries = 0\n")
+
+    handler = made.handlers[0].handler
+    assert (handler.retries, handler.timeout_s, handler.concurrency, handler.rate) == (0, 1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "key", "words"),
+    [
+        ("log", "colour = 1", "colour: ", ("takes no settings",)),
+        ("log", "retries = 'five'", "retries: ", ("int", "str")),
+        ("log", "timeout = 5", "timeout: ", ("int", "a time")),
+        ("log", "timeout = 'soon'", "timeout: ", ("'soon'", "expected a time")),
+        ("log", "rate = '5'", "rate: ", ("'5'", "expected a rate")),
+        ("log", "use = 5", "use: ", ("str", "int")),
+        ("file", "", "path: missing", ()),
+        ("file", "path = 5", "path: ", ("str", "int")),
+        ("file", "path = 'x'\npaht = 'y'", "paht: unknown key", ("did you mean 'path'?",)),
+        ("file", "path = 'x'\nkeep = 0", "keep: ", ("expected", ">= 1")),
+        ("file", "path = 'x'\nmax_bytes = 'lots'", "max_bytes: ", ("'lots'", "expected a size")),
+        ("exec", "command = []", "command: ", ("expected",)),
+        ("exec", "command = ['/no/such']", "command: ", ("/no/such",)),
+        ("exec", "command = ['true']\nenvironment = {A = 1}", "environment", ("str", "int")),
+        ("forward", "url = 'ftp://x'", "url: ", ("expected http",)),
+        ("forward", f"url = 'http://x'\nsign_with = '{HUSH}'", "sign_with: ", ("env:NAME",)),
+        ("log", "retries = -1", "retries: ", ("-1", "expected")),
+        ("log", "concurrency = 0", "concurrency: ", ("0", "expected")),
+        ("log", "timeout = '0s'", "timeout: ", ("0", "expected")),
+    ],
+)
+def test_settings_of_a_handler_that_can_not_be_are_refused(name, table, key, words, refused):
+    message = refused(endpoint(more=f'handlers = ["{name}"]') + f"[handlers.{name}]\n{table}\n")
+
+    assert message.startswith(f"handlers.{name}.{key}"), message
+    assert all(word in message for word in words), message
+
+
+def test_a_file_that_can_not_be_written_is_refused(refused):
+    message = refused(endpoint(more='handlers = ["file"]') + "[handlers.file]\npath = '/no/x'\n")
+    assert message.startswith("handlers.file: ")
+    assert "/no" in message
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("import no_such_module_anywhere", ("can't be imported", "ModuleNotFoundError")),
+        ("other = 1", ("can't be imported", "AttributeError")),
+        ("def own(event): ...", ("function", "@fasthook.handler")),
+        (
+            "from fasthook import handler\n@handler\ndef own(): ...",
+            ("can't be imported", "one argument"),
+        ),
+        ("raise RuntimeError('at import')", ("can't be imported", "at import")),
+    ],
+)
+def test_a_handler_that_can_not_be_loaded_is_named(source, words, refused, install):
+    install(source, "own")
+    message = refused(endpoint(more='handlers = ["own"]'))
+
+    assert message.startswith("endpoint[0] (\"a\").handlers: handler 'own' (plugin:own)")
+    assert all(word in message for word in words), message
+    assert "\n" not in message
+
+
+def test_a_handler_whose_type_can_not_be_decoded_is_refused(refused, install):
+    install(
+        """
+        from fasthook import Event, handler
+        class Plain: ...
+        @handler
+        def own(event: Event[int | Plain | list[Plain]]) -> None: ...
+        """,
+        "own",
+    )
+    message = refused(endpoint(more='handlers = ["own"]'))
+    assert message.startswith('endpoint[0] ("a").handlers: ')
+
+
+def test_handlers_of_one_type_share_one_decoding(make, install):
+    install(
+        """
+        import msgspec
+        from fasthook import Event, handler
+        class Order(msgspec.Struct): id: int
+        @handler
+        def first(event: Event[Order]) -> None: ...
+        @handler
+        def second(event: Event[dict]) -> None: ...
+        @handler
+        def third(event: Event[Order]) -> None: ...
+        """,
+        "first",
+        "second",
+        "third",
+    )
+    made = make(
+        endpoint("a", more='handlers = ["first", "log", "second", "third"]')
+        + endpoint("b", more='handlers = ["second", "third"]')
+    )
+
+    assert made.routes == {
+        "a": [("first", 0), ("log", 1), ("second", 2), ("third", 0)],
+        "b": [("second", 0), ("third", 1)],
+    }
+    assert [r.name for r in made.handlers] == ["first", "log", "second", "third"]
+
+
+# --- warnings -------------------------------------------------------------------------------------
+
+
+def warnings(made: Plan) -> str:
+    return "\n".join(made.warnings)
+
+
+def test_what_is_open_weak_or_useless_is_warned_of(make, monkeypatch):
+    monkeypatch.setenv("FASTHOOK_TEST_SHORT", "short")
+    cases: dict[str, Any] = {
+        endpoint(provider="none"): "anybody who knows the path can send",
+        endpoint(): "a plain: secret stands in the file",
+        endpoint(
+            more='secrets = ["env:FASTHOOK_TEST_SHORT"]'
+        ): "the secret env:FASTHOOK_TEST_SHORT is short enough to be guessed",
+        endpoint(more="events = []"): "every event is ignored",
+        endpoint(
+            provider="custom", scheme='[endpoint.scheme]\nkind = "token"\nheader = "X"\n'
+        ): "the signature does not cover the whole body",
+    }
+    for text, expected in cases.items():
+        found = warnings(make(text))
+        assert f'endpoint[0] ("a"): {expected}' in found or expected in found
+        assert HUSH not in found
+        assert "short\n" not in found
+
+
+def test_a_good_endpoint_is_not_warned_of(make, monkeypatch):
+    monkeypatch.setenv("FASTHOOK_TEST_LONG", "x" * 40)
+    assert make(endpoint(more='secrets = ["env:FASTHOOK_TEST_LONG"]')).warnings == []
+
+
+def test_a_handler_that_nobody_uses_is_warned_of(make):
+    assert "handlers.file: no endpoint uses it" in warnings(make(endpoint() + "[handlers.file]\n"))
+
+
+def test_all_handlers_that_nobody_uses_are_warned_of(make):
+    found = warnings(make(endpoint() + "[handlers.file]\n[handlers.exec]\n"))
+    assert "handlers.file" in found
+    assert "handlers.exec" in found
