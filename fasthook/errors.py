@@ -6,6 +6,7 @@ the log, in full; the sender sees only the status and the fixed `answer` of the 
 Messages never carry a secret, nor the signature that would have been right.
 """
 
+import math
 from typing import ClassVar
 
 
@@ -207,4 +208,6 @@ class Retry(FasthookError):
 
     def __init__(self, message: str = "", *, after: float | None = None) -> None:
         super().__init__(message)
-        self.after_s = after
+        # A time that is none leaves the handler's own schedule.
+        is_time = isinstance(after, int | float) and math.isfinite(after)
+        self.after_s = max(0.0, float(after)) if is_time and after is not None else None

@@ -149,7 +149,7 @@ def _configured(name: str, found: Handler | HandlerFactory, settings: dict[str, 
     except ConfigError as error:
         text = str(error)
         raise ConfigError(text if text.startswith(where) else f"{where}.{text}") from None
-    except OSError as error:
+    except (OSError, ValueError, TypeError) as error:
         raise ConfigError(f"{where}: {error}") from None
 
 

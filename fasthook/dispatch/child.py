@@ -37,7 +37,7 @@ class Call(msgspec.Struct, array_like=True):
     client: str
     secret_index: int
     attempt: int
-    payload: msgspec.Raw | None  # None: untyped, the child decodes the body when asked for it
+    payload: bytes | None  # as MessagePack; None: untyped, the child decodes the body if asked to
 
 
 class Result(msgspec.Struct, array_like=True):
@@ -58,7 +58,8 @@ def load(name: str, settings: dict[str, Any]) -> Handler:
 
 def run(handler: Handler, call: Call) -> Result:
     """One attempt."""
-    delivery = Delivery(*[getattr(call, name) for name in Delivery.__struct_fields__[:-1]])
+    *delivered, _attempt, _payload = msgspec.structs.astuple(call)
+    delivery = Delivery(*delivered)
     try:
         payload: Any = Undecoded()
         if call.payload is not None:
@@ -67,9 +68,9 @@ def run(handler: Handler, call: Call) -> Result:
         if inspect.iscoroutine(returned):
             asyncio.run(returned)
     except Discard as error:
-        return Result("discard", str(error))
+        return Result("discard", str(error)[:_MAX_ERROR_CHARS])
     except Retry as error:
-        return Result("retry", str(error), error.after_s)
+        return Result("retry", str(error)[:_MAX_ERROR_CHARS], error.after_s)
     except Exception as error:
         traceback.print_exc()
         return Result("error", f"{type(error).__name__}: {error}"[:_MAX_ERROR_CHARS])
@@ -88,11 +89,17 @@ def serve(handler: Handler, calls: BinaryIO, results: BinaryIO) -> None:
 
 
 def main() -> None:
-    """Entry of `python -m fasthook.dispatch.child NAME SETTINGS`."""
-    name, settings = sys.argv[1:]
-    results = os.fdopen(os.dup(1), "wb")
+    """Entry of `python -m fasthook.dispatch.child NAME`; the first frame holds the settings.
+
+    They may name secrets, and arguments are for everybody to see.
+    """
+    calls, results = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    # What the handler starts inherits 0 and 1: it must neither take calls nor answer them.
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
     os.dup2(2, 1)
-    serve(load(name, msgspec.json.decode(settings)), sys.stdin.buffer, results)
+    (length,) = HEADER.unpack(calls.read(HEADER.size))
+    serve(load(sys.argv[1], msgspec.json.decode(calls.read(length))), calls, results)
 
 
 if __name__ == "__main__":

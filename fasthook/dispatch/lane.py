@@ -5,6 +5,7 @@ The line has no bound of its own; the backlog bounds all lines together.
 """
 
 import asyncio
+import contextlib
 import math
 from collections import deque
 from collections.abc import Callable
@@ -15,12 +16,14 @@ import msgspec
 from aiolimiter import AsyncLimiter
 
 from fasthook.dispatch.runners import Runner, TimedOut
-from fasthook.errors import Discard, Retry
+from fasthook.errors import Discard, FasthookError, Retry
 from fasthook.model import Delivery, Event, Handler, Outcome, OutcomeKind, Undecodable
 
 #: A worker that never waits lets others have the loop after this long.
 _TURN_S = 0.002
 _MAX_ERROR_CHARS = 500
+#: When the pool closes, a handler that does not let itself be cancelled is left behind after this.
+_STOP_GRACE_S = 2.0
 
 
 class Assignment(msgspec.Struct, gc=False, eq=False):
@@ -57,7 +60,7 @@ class Lane:
         self._is_spreading = False
         self._loop = asyncio.get_running_loop()
         self._workers: set[_Worker] = set()
-        # One second's worth at once, then evenly: `rate` in every second, not on average alone.
+        # Evenly spaced: no burst at the beginning of each second.
         self.limiter = AsyncLimiter(1, 1 / handler.rate) if handler.rate else None
 
     @property
@@ -117,7 +120,7 @@ class Lane:
             if not isinstance(error, Discard) and attempt <= self.handler.retries:
                 kind = "retry"
                 after_s = error.after_s if isinstance(error, Retry) else None
-                retry_in_s = self._delay_s(attempt) if after_s is None else max(0.0, after_s)
+                retry_in_s = self._delay_s(attempt) if after_s is None else after_s
             text = describe(error)
             outcome = Outcome(delivery, self.name, attempt, kind, took_s, text, retry_in_s)
         self._settle(self, assignment, outcome)
@@ -132,10 +135,14 @@ class Lane:
 
 def describe(error: BaseException) -> str:
     """An error in one line."""
-    text = str(error).strip()
-    if isinstance(error, Discard | Retry | TimedOut):
-        return (text or type(error).__name__)[:_MAX_ERROR_CHARS]
-    return f"{type(error).__name__}: {text}"[:_MAX_ERROR_CHARS]
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # the user's own __str__
+        text = ""
+    name = type(error).__name__
+    if isinstance(error, FasthookError):
+        return (text or name)[:_MAX_ERROR_CHARS]
+    return f"{name}: {text}"[:_MAX_ERROR_CHARS]
 
 
 class _Worker:
@@ -172,8 +179,9 @@ class _Worker:
             self._task.cancel()
 
     async def finished(self) -> None:
+        """Wait for the end, but not for ever: a handler may swallow its cancellation."""
         if self._task is not None:
-            await asyncio.wait([self._task])
+            await asyncio.wait([self._task], timeout=_STOP_GRACE_S)
         if self._timer is not None:
             self._timer.cancel()
         await self._runner.close()
@@ -181,7 +189,7 @@ class _Worker:
     async def _work(self) -> None:
         lane = self._lane
         turn_began = 0.0
-        while True:
+        while not self._is_stopping:
             if not lane._line:
                 assignment = await lane.next()
                 turn_began = perf_counter()
@@ -225,10 +233,20 @@ class _Worker:
         finally:
             self._deadline = math.inf
             lane.running -= 1
-            if self._is_overdue and self._task is not None:
-                self._is_overdue = False
-                self._task.uncancel()  # also where the handler swallowed the cancellation
+            if self._task is not None and self._task.cancelling() and not self._is_stopping:
+                await self._absorb(self._task)
         return None
+
+    async def _absorb(self, task: "asyncio.Task[None]") -> None:
+        """Take a cancellation that was meant for the handler: of a timeout, or of its own making.
+
+        It may have been swallowed, or still be on its way to the worker's next `await`.
+        """
+        self._is_overdue = False
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
+        while task.cancelling():
+            task.uncancel()
 
     def _look(self) -> None:
         self._timer = None

@@ -29,7 +29,7 @@ def find(name: str) -> Handler | HandlerFactory:
     point = next(iter(points.values()))
     try:
         found = point.load()
-    except Exception as error:  # whatever the user's module raises when it is imported
+    except (Exception, SystemExit) as error:  # whatever the user's module does on import
         raise ConfigError(
             f"handler {name!r} ({point.value}) can't be imported: {type(error).__name__}: {error}"
         ) from error

@@ -1,7 +1,10 @@
 """How one attempt is run: on the loop, in a thread, in a child process."""
 
 import asyncio
-import struct
+import contextlib
+import inspect
+import os
+import signal
 import sys
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -95,9 +98,12 @@ class ThreadRunner:
 def _contained(function: Callable[[Event[Any]], Any], event: Event[Any]) -> BaseException | None:
     # StopIteration can't cross a future, and SystemExit would end the executor's thread.
     try:
-        function(event)
+        returned = function(event)
     except BaseException as error:
         return error
+    if inspect.iscoroutine(returned):
+        returned.close()
+        return TypeError("the handler is an async def behind a decorator that hides it")
     return None
 
 
@@ -121,7 +127,7 @@ class ProcessRunner:
         assert process.stdin is not None  # noqa: S101 - both are pipes, see _spawn
         assert process.stdout is not None  # noqa: S101
         try:
-            process.stdin.write(_frame(_call(event)))
+            process.stdin.write(_frame(msgspec.msgpack.encode(_call(event))))
             await process.stdin.drain()
             header = await process.stdout.readexactly(HEADER.size)
             (length,) = HEADER.unpack(header)
@@ -148,16 +154,19 @@ class ProcessRunner:
             "-m",
             "fasthook.dispatch.child",
             self._handler,
-            msgspec.json.encode(self._settings).decode(),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             start_new_session=True,  # Ctrl-C in a terminal is for the service, which then drains
         )
+        assert self._process.stdin is not None  # noqa: S101 - a pipe
+        self._process.stdin.write(_frame(msgspec.json.encode(self._settings)))
         return self._process
 
     def _kill(self) -> None:
-        if self._process is not None and self._process.returncode is None:
-            self._process.kill()
+        """End the child, and whatever it started."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
         self._process = None
 
     async def recover(self) -> None:
@@ -198,13 +207,12 @@ def _call(event: Event[Any]) -> Call:
         delivery.client,
         delivery.secret_index,
         event.attempt,
-        None if is_undecoded else msgspec.Raw(msgspec.msgpack.encode(payload)),
+        None if is_undecoded else msgspec.msgpack.encode(payload),
     )
 
 
-def _frame(call: Call) -> bytes:
-    data = msgspec.msgpack.encode(call)
-    return struct.pack(HEADER.format, len(data)) + data
+def _frame(data: bytes) -> bytes:
+    return HEADER.pack(len(data)) + data
 
 
 def _exit_text(code: int) -> str:

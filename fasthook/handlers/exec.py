@@ -20,6 +20,7 @@ from fasthook.model import Event, Handler, HandlerFactory, handler
 _INHERITED: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")
 #: Of the output of one run; the rest is read and thrown away.
 MAX_OUTPUT_BYTES: Final = 64 * 1024
+_OUTPUT_GRACE_S: Final = 1.0
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,6 +38,9 @@ def build(settings: Settings) -> Handler:
     program = shutil.which(settings.command[0])
     if program is None:
         raise ConfigError(f"command: {settings.command[0]!r} is no executable program")
+    program = os.path.abspath(program)  # it is started from `directory`
+    if settings.directory and not os.path.isdir(settings.directory):
+        raise ConfigError(f"directory: {settings.directory!r} is no directory")
 
     @handler(timeout=60, concurrency=4)
     async def exec_(event: Event[Any]) -> None:
@@ -50,11 +54,17 @@ def build(settings: Settings) -> Handler:
             cwd=settings.directory or None,
             start_new_session=True,  # a group of its own, so that a timeout ends all of it
         )
+        reading = asyncio.ensure_future(_read(process))
+        sending = asyncio.ensure_future(_send(process, event.body))
         try:
-            output = await _talk(process, event.body)
             code = await process.wait()
+            _kill_group(process.pid)  # what it left running would keep the output open
+            await asyncio.wait([reading], timeout=_OUTPUT_GRACE_S)
         finally:
             _kill_group(process.pid)
+            sending.cancel()
+            reading.cancel()
+        output = b"" if reading.cancelled() or not reading.done() else reading.result()
         _report(event, settings.command[0], code, output)
         if code:
             raise CommandFailed(f"{settings.command[0]} ended with {_exit_text(code)}")
@@ -85,26 +95,23 @@ def environment_of(event: Event[Any], more: dict[str, str]) -> dict[str, str]:
     return environment | {f"FASTHOOK_{k}": v.replace("\0", "") for k, v in fields.items()} | more
 
 
-async def _talk(process: asyncio.subprocess.Process, body: bytes) -> bytes:
-    assert process.stdin is not None  # noqa: S101 - both are pipes
-    assert process.stdout is not None  # noqa: S101
-    stdin, stdout = process.stdin, process.stdout
-
-    async def send() -> None:
-        # A command need not read its input.
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            stdin.write(body)
-            await stdin.drain()
+async def _send(process: asyncio.subprocess.Process, body: bytes) -> None:
+    """Give the command its input; it need not read it. uvloop then raises RuntimeError."""
+    stdin = process.stdin
+    assert stdin is not None  # noqa: S101 - a pipe
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError, RuntimeError):
+        stdin.write(body)
+        await stdin.drain()
         stdin.close()
 
-    sending = asyncio.ensure_future(send())
+
+async def _read(process: asyncio.subprocess.Process) -> bytes:
+    """The first part of the output; all of it is read, so that the command never waits."""
+    stdout = process.stdout
+    assert stdout is not None  # noqa: S101 - a pipe
     output = bytearray()
-    try:
-        while piece := await stdout.read(64 * 1024):
-            output += piece[: MAX_OUTPUT_BYTES - len(output)]
-        await sending
-    finally:
-        sending.cancel()
+    while piece := await stdout.read(64 * 1024):
+        output += piece[: MAX_OUTPUT_BYTES - len(output)]
     return bytes(output)
 
 

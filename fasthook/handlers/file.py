@@ -85,7 +85,8 @@ def line_of(event: Event[Any]) -> Line:
         event.attempt,
     )
     try:
-        line.payload = msgspec.Raw(msgspec.json.format(event.body, indent=-1))
+        # `format` does not look into strings: the bytes may yet be no UTF-8.
+        line.payload = msgspec.Raw(msgspec.json.format(event.body.decode(), indent=-1).encode())
     except (ValueError, RecursionError):
         line.body = base64.b64encode(event.body).decode()
     return line

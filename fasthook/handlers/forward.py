@@ -12,6 +12,7 @@ import msgspec
 import urllib3
 
 from fasthook.errors import ConfigError, Discard, Retry
+from fasthook.logs import escape
 from fasthook.model import Event, Handler, HandlerFactory, handler
 from fasthook.values import Duration, Secret
 
@@ -21,6 +22,7 @@ _DROPPED: Final = {
     *("proxy-authenticate", "proxy-authorization", "proxy-connection", "upgrade", "expect"),
 }
 _MAX_RETRY_AFTER_S: Final = 3600.0
+_MAX_ANSWER_BYTES: Final = 64 * 1024
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -42,6 +44,8 @@ def build(settings: Settings) -> Handler:
         url = urllib3.util.Url()
     if url.scheme not in ("http", "https") or not url.host or url.auth:
         raise ConfigError("url: expected http:// or https:// and a host, without user or password")
+    if settings.connections < 1:
+        raise ConfigError(f"connections: {settings.connections}; expected 1 or more")
     key = _key(settings.sign_with) if settings.sign_with is not None else None
     client = urllib3.PoolManager(
         maxsize=settings.connections,
@@ -53,12 +57,22 @@ def build(settings: Settings) -> Handler:
 
     @handler(timeout=30, concurrency=settings.connections)
     def forward(event: Event[Any]) -> None:
-        headers = {k: v for k, v in event.headers.items() if k not in _DROPPED}
+        named = event.headers.get("connection", "").lower().split(",")
+        dropped = _DROPPED.union(name.strip() for name in named)
+        headers = {k: v for k, v in event.headers.items() if k not in dropped}
         headers["x-fasthook-endpoint"] = event.endpoint
         headers["x-fasthook-attempt"] = str(event.attempt)
         if key is not None:
             headers |= signed_headers(key, event.id, event.body, int(time.time()))
-        response = client.request("POST", settings.url, body=event.body, headers=headers)
+        response = client.request(
+            "POST", settings.url, body=event.body, headers=headers, preload_content=False
+        )
+        # A short answer is read to its end, so that the connection can be used again; a long one
+        # ends it.
+        response.read(_MAX_ANSWER_BYTES)
+        if response.read(1):
+            response.close()
+        response.release_conn()
         _judge(response)
 
     return forward
@@ -66,7 +80,9 @@ def build(settings: Settings) -> Handler:
 
 def signed_headers(key: bytes, event_id: str, body: bytes, now_s: int) -> dict[str, str]:
     """The three headers of Standard Webhooks (its specification, "Signature scheme")."""
-    message = f"{event_id}.{now_s}.".encode() + body
+    # A header holds bytes: those of UTF-8, and none that would end it.
+    event_id = escape(event_id).encode().decode("latin-1")
+    message = f"{event_id}.{now_s}.".encode("latin-1") + body
     signature = base64.b64encode(hmac.digest(key, message, "sha256")).decode()
     return {
         "webhook-id": event_id,
@@ -94,7 +110,7 @@ def _judge(response: urllib3.BaseHTTPResponse) -> None:
     if status == 410:
         raise Discard("the upstream answered 410: it wants no more of these")
     after = response.headers.get("retry-after", "")
-    after_s = min(float(after), _MAX_RETRY_AFTER_S) if after.isdigit() else None
+    after_s = min(float(after), _MAX_RETRY_AFTER_S) if after.isascii() and after.isdigit() else None
     raise Retry(f"the upstream answered {status}", after=after_s)
 
 

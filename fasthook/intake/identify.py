@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
+import orjson
 
 from fasthook.errors import BadPayload
 from fasthook.intake.payloads import (
@@ -54,8 +55,10 @@ class Identifier:
         wanted = ids + types + [Selector.parse(text) for text in also]
         json_paths = list(dict.fromkeys(s.name for s in wanted if s.kind == "json"))
         self._envelope = envelope_reader(json_paths) if json_paths else None
-        #: Whether some decoder reads the whole body, and so finds out that it is no JSON.
-        self._is_checked = bool(json_paths) or any(t not in (Any, object) for t in payload_types)
+        #: Whether the decoders find out by themselves that a body is no JSON.
+        self._is_checked = bool(payload_types) and all(
+            t not in (Any, object) for t in payload_types
+        )
 
     def identify(self, request: Request) -> Identity:
         """Raises `BadPayload` and `WrongContentType`."""
@@ -96,7 +99,7 @@ class Identifier:
             identity = self._identify_json(request, body)
             # The event's body is the form, so an untyped payload can't be decoded from it later.
             payloads = tuple(
-                msgspec.json.decode(body) if payload_type in (Any, object) else payload
+                orjson.loads(body) if payload_type in (Any, object) else payload
                 for payload_type, payload in zip(self._payload_types, identity[2], strict=True)
             )
             return identity[0], identity[1], payloads, identity[3]
@@ -188,7 +191,7 @@ def _tree_of(paths: Sequence[str]) -> dict[str, Any] | None:
     for path in paths:
         node = tree
         *parents, last = path.split(".")
-        if any(key.isdigit() for key in (*parents, last)):
+        if any(key.isascii() and key.isdigit() for key in (*parents, last)):
             return None  # an index into a list
         for key in parents:
             node = node.setdefault(key, {})

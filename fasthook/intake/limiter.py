@@ -29,8 +29,8 @@ class TokenBucket:
         full_at = self._full_at
         if full_at < now:
             full_at = now
-        elif full_at > now + self._span:
-            full_at = now + self._span
+        elif full_at > now + self._span:  # the clock jumped back
+            full_at = self._full_at = now + self._span
         wait = full_at + self._interval - now - self._span
         if wait > 1e-9:
             return wait
@@ -59,7 +59,9 @@ class ClientBuckets:
         full_at = self.refused.get(client)
         if full_at is None:
             return 0.0
-        wait = min(full_at, now + self._span) + self._interval - now - self._span
+        if full_at > now + self._span:  # the clock jumped back
+            full_at = self.refused[client] = now + self._span
+        wait = full_at + self._interval - now - self._span
         return wait if wait > 1e-9 else 0.0
 
     def charge(self, client: str, now: float) -> None:

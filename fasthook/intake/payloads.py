@@ -4,6 +4,7 @@ Three ways it can end: the value; `Undecodable`, a genuine body that is not of t
 `BadPayload`, which is no JSON (or form) at all.
 """
 
+import itertools
 import re
 from collections.abc import Callable
 from functools import lru_cache
@@ -18,12 +19,12 @@ from fasthook.model import Undecodable, Undecoded
 
 #: Form fields that are read. Beyond: 400.
 MAX_FORM_FIELDS: Final = 1000
-# msgspec needs 2 ms for 1 kB of numbers like these: a megabyte would hold the loop for seconds.
-_SLOW_NUMBER: Final = re.compile(rb"[eE][+-]?[0-9]{3}|[0-9]{20}")
-_SLOW_FROM_BYTES: Final = 8 * 1024
+# msgspec needs 10 µs for a float with a large exponent, so a megabyte of them would hold the loop
+# for seconds; orjson needs no more for them than for others (bench/micro.py).
+_SLOW_NUMBER: Final = re.compile(rb"[eE][+-]?[0-9]{2}")
+_MAX_SLOW_NUMBERS: Final = 1000
 
 _FORM: Final = "application/x-www-form-urlencoded"
-_skip = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 @lru_cache(maxsize=256)  # senders use few content types; hostile ones displace each other
@@ -49,9 +50,9 @@ def _check_charset(content_type: bytes) -> None:
 
 
 def check_json(body: bytes) -> None:
-    """Raise `BadPayload` unless `body` is one JSON text."""
+    """Raise `BadPayload` unless `body` is one JSON text, as whoever decodes it later sees it."""
     try:
-        _skip(body)
+        orjson.loads(body)
     except (ValueError, RecursionError) as error:
         raise not_json(error) from None
 
@@ -69,14 +70,14 @@ def decoder_of(payload_type: Any) -> Callable[[bytes], Any]:
         return _undecoded
     try:
         decode = msgspec.json.Decoder(payload_type).decode
-        has_slow_numbers = _may_hold_floats(msgspec.inspect.type_info(payload_type))
+        has_floats = _may_hold_floats(msgspec.inspect.type_info(payload_type))
     except TypeError as error:
         raise ConfigError(f"the payload type can't be decoded: {error}") from None
 
     def decode_typed(body: bytes) -> Any:
         try:
-            if has_slow_numbers and len(body) > _SLOW_FROM_BYTES and _SLOW_NUMBER.search(body):
-                return msgspec.convert(orjson.loads(body), payload_type)
+            if has_floats and len(body) > 2 * _MAX_SLOW_NUMBERS and _is_hostile(body):
+                return msgspec.convert(orjson.loads(body), payload_type, str_keys=True)
             return decode(body)
         except msgspec.ValidationError as error:
             check_json(body)  # it stops at the first misfit, and what follows may be anything
@@ -85,6 +86,12 @@ def decoder_of(payload_type: Any) -> Callable[[bytes], Any]:
             raise not_json(error) from None
 
     return decode_typed
+
+
+def _is_hostile(body: bytes) -> bool:
+    """Whether the body has more slow numbers than a genuine one would."""
+    numbers = _SLOW_NUMBER.finditer(body)
+    return next(itertools.islice(numbers, _MAX_SLOW_NUMBERS, None), None) is not None
 
 
 def _undecoded(body: bytes) -> Any:

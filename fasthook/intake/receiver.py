@@ -10,6 +10,7 @@ import msgspec
 
 from fasthook.errors import (
     BadPayload,
+    NoSignature,
     RateExceeded,
     Rejection,
     Shed,
@@ -66,10 +67,13 @@ class Greeting:
         return not self._in_body or all(found.get(key) == text for key, text in self._in_body)
 
     def reply_to(self, request: Request) -> Reply | None:
-        """What the sender wants to hear. Raises `BadPayload`, `NoSignature`."""
+        """What the sender wants to hear. Raises `BadPayload`."""
         if self._template is None or self._reply is None:
             return None
-        body = b"".join(self._template.pieces(request, Found(())))
+        try:
+            body = b"".join(self._template.pieces(request, Found(())))
+        except NoSignature:
+            raise BadPayload("the handshake has no challenge") from None
         if len(body) > MAX_CHALLENGE_BYTES or not body.isascii() or not body.decode().isprintable():
             raise BadPayload("the challenge is too long, or not printable ASCII")
         return msgspec.structs.replace(self._reply, body=body.decode())

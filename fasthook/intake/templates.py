@@ -19,6 +19,7 @@ from fasthook.model import Request
 
 SELECTOR_KINDS: Final = ("header", "json", "form", "query", "signature")
 _WORDS: Final = ("body", "timestamp", "method", "path", "target", "url")
+_INDEX: Final = re.compile(r"[0-9]{1,9}")
 _FIELD: Final = re.compile(r"\{([^{}]*)\}")
 #: Form and query fields that are looked at. Beyond: none of them is found.
 _MAX_FIELDS: Final = 1000
@@ -142,7 +143,7 @@ def walk(value: Any, keys: Sequence[str]) -> Any:
     for key in keys:
         if isinstance(value, dict):
             value = value.get(key)
-        elif isinstance(value, list) and key.isdigit() and int(key) < len(value):
+        elif isinstance(value, list) and _INDEX.fullmatch(key) and int(key) < len(value):
             value = value[int(key)]
         else:
             return None

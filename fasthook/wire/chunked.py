@@ -126,7 +126,7 @@ _STEPS = (
 def _end_of_line(data: bytes, position: int) -> int:
     """Where the CRLF of the line at `position` stands, or -1 while it has not come."""
     end = data.find(b"\r\n", position)
-    line_end = end if end >= 0 else len(data)
+    line_end = end if end >= 0 else len(data) - data.endswith(b"\r", position)
     if line_end - position > MAX_LINE_BYTES:
         raise BadHttp(f"chunk framing line of more than {MAX_LINE_BYTES} bytes")
     if data.find(b"\n", position, line_end) >= 0:

@@ -92,7 +92,7 @@ class RequestReader:
         "_missing",
         "_reserved",
         "_chunked",
-        "_wants_continue",
+        "_was_asked",
     )
 
     def __init__(
@@ -113,7 +113,6 @@ class RequestReader:
         self._position = 0
         self._reserved = 0
         self._missing = 0
-        self._wants_continue = False
         self._parts: list[bytes] = []
         self._new_parser()
         self._start_request()
@@ -130,6 +129,7 @@ class RequestReader:
         self._fed = 0
         self._blank_lines = 0
         self._request: Request | None = None
+        self._was_asked = False
         self._chunked: ChunkedBody | None = None
 
     def feed(self, data: bytes) -> None:
@@ -198,8 +198,10 @@ class RequestReader:
 
     def wants_continue(self) -> bool:
         """Whether the sender waits for `100 Continue`; true once a request."""
-        wanted, self._wants_continue = self._wants_continue, False
-        return wanted and not self._parts and self._position == len(self.buffer)
+        request, was_asked = self._request, self._was_asked
+        self._was_asked = True
+        wants = request is not None and not was_asked and b"expect" in request.headers
+        return wants and not self._parts and self._position == len(self.buffer)
 
     @property
     def expected_bytes(self) -> int:
@@ -256,6 +258,8 @@ class RequestReader:
 
     def _check_length(self, buffer: bytes, start: int, end: int) -> None:
         """Refuse a head that is too long, whole or not, and say which part of it is."""
+        if buffer[end - 1] == _CR:
+            end -= 1  # half of a line end is no part of the line
         if end - start <= MAX_LINE_BYTES:
             return
         line_end = buffer.find(b"\r\n", start, end)
@@ -321,10 +325,8 @@ class RequestReader:
             self.phase = Phase.BODY
         elif length is not None:
             self._expect_bytes(request, length)
-        if b"expect" in headers:
-            if headers[b"expect"].lower() != b"100-continue":
-                raise ExpectationFailed("Expect is not: 100-continue")
-            self._wants_continue = True
+        if headers.get(b"expect", b"100-continue").lower() != b"100-continue":
+            raise ExpectationFailed("Expect is not: 100-continue")
 
     def _expect_bytes(self, request: Request, length: bytes) -> None:
         """Note the body's length; refuse it here if it is too long, before a byte of it."""

@@ -1,0 +1,325 @@
+"""The order of the checks, and what each of them costs whom."""
+
+from typing import Any
+
+import msgspec
+import orjson
+import pytest
+
+from fasthook.errors import (
+    BadPayload,
+    BadSignature,
+    ClientNotAllowed,
+    NotGenuine,
+    RateExceeded,
+    Rejection,
+    UnknownPath,
+    WrongContentType,
+    WrongMethod,
+)
+from fasthook.intake import catalogue
+from fasthook.intake.catalogue import Handshake
+from fasthook.intake.identify import Identifier
+from fasthook.intake.limiter import ClientBuckets, TokenBucket
+from fasthook.intake.network import AllowList
+from fasthook.intake.receiver import Greeting
+from fasthook.model import Reply
+from tests.intake.support import (
+    NOW_S,
+    PROVIDERS,
+    copy_of,
+    endpoint_of,
+    receive,
+    receiver_of,
+    refusal,
+    request_of,
+    signed,
+    with_header,
+)
+
+GITHUB = catalogue.load("github").schemes["default"]
+SLACK = catalogue.load("slack").schemes["default"]
+JSON = {"content_type": "application/json"}
+CLIENT = "192.0.2.1"
+WALL_NS = NOW_S * 10**9
+
+
+class Counting:
+    """Stands for a verifier, identifier or bucket: counts its calls, then asks the real one."""
+
+    def __init__(self, real: Any) -> None:
+        self._real = real
+        self.calls = 0
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*arguments: Any) -> Any:
+            self.calls += 1
+            return getattr(self._real, name)(*arguments)
+
+        return call
+
+
+def push(body: bytes = b'{"ref":"main"}', **headers: str):
+    return signed(GITHUB, body, x_github_event="push", x_github_delivery="d1", **headers)
+
+
+def test_a_genuine_request_becomes_a_delivery():
+    request = push()
+    request.head = b"POST /hook HTTP/1.1\r\n\r\n"
+    delivery = receive(endpoint_of("github"), request)
+
+    assert (delivery.endpoint, delivery.provider) == ("hook", "github")
+    assert (delivery.event_id, delivery.event_type, delivery.kind) == ("d1", "push", "event")
+    assert (delivery.head, delivery.body) == (request.head, request.body)
+    assert (delivery.client, delivery.secret_index) == (CLIENT, 0)
+    assert delivery.received_at_ns == WALL_NS
+    assert delivery.reply is None
+
+
+# --- order ----------------------------------------------------------------------------------------
+
+
+def test_each_check_comes_before_the_next():
+    """A request that breaks every rule is told of them one by one, as each is mended."""
+    bucket = TokenBucket(1, 1)
+    verifier = endpoint_of("github").verifier
+    endpoint = endpoint_of(
+        "github", bucket=bucket, allow=AllowList(["192.0.2.0/24"]), retries_429=True
+    )
+    buckets = ClientBuckets(1, 1)
+    receiver = receiver_of(endpoint, unverified=buckets)
+    buckets.charge("203.0.113.1", 0.0)
+    buckets.charge("192.0.2.9", 0.0)
+    bucket.take(0.0)
+
+    request = push(b"{", content_type="text/plain", content_encoding="gzip")
+    request = copy_of(request, method=b"GET", path=b"/other")
+    request.headers[b"x-hub-signature-256"] = b"sha256=00"
+
+    def status(peer: str, now_s: float = 0.0) -> int:
+        with pytest.raises(Rejection) as caught:
+            receiver.receive(request, peer, now_s, WALL_NS)
+        return caught.value.status
+
+    assert status("192.0.2.9") == 503  # shed: refused too often
+    assert status("203.0.113.2") == 404
+    request.path = b"/hook"
+    assert status("203.0.113.3") == 405
+    request.method = b"POST"
+    assert status("203.0.113.4") == 403
+    assert status("192.0.2.1") == 401
+    request = push(b"{", content_type="text/plain", content_encoding="gzip")
+    assert verifier.verify(request, NOW_S) == 0
+    assert status("192.0.2.2") == 429
+    assert status("192.0.2.2", 1.0) == 415
+    del request.headers[b"content-encoding"]
+    assert status("192.0.2.2", 2.0) == 415
+    request.headers[b"content-type"] = b"application/json"
+    assert status("192.0.2.2", 3.0) == 400
+
+
+@pytest.mark.parametrize(
+    "path", [b"/hook/", b"/hook/../hook", b"//hook", b"/HOOK", b"/%68ook", b""]
+)
+def test_a_path_is_known_exactly_or_not_at_all(path):
+    error = refusal(endpoint_of("github"), copy_of(push(), path=path))
+    assert isinstance(error, UnknownPath)
+    assert (error.status, error.endpoint, error.client) == (404, "", CLIENT)
+
+
+@pytest.mark.parametrize("method", [b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"post"])
+def test_another_method_is_refused_though_signed(method):
+    error = refusal(endpoint_of("github"), copy_of(push(), method=method))
+    assert isinstance(error, WrongMethod)
+    assert (error.status, error.allow, error.endpoint) == (405, "POST", "hook")
+
+
+def test_a_client_off_the_list_is_refused_though_it_signs():
+    error = refusal(endpoint_of("github", allow=AllowList(["10.0.0.0/8"])), push())
+    assert isinstance(error, ClientNotAllowed)
+
+
+def test_a_spoofed_address_opens_no_allow_list():
+    endpoint = endpoint_of("github", allow=AllowList(["10.0.0.0/8"]))
+    spoofing = push(X_Forwarded_For="10.0.0.1")
+    assert isinstance(refusal(endpoint, spoofing), ClientNotAllowed)
+    assert receive(endpoint, spoofing, peer="127.0.0.1").client == "10.0.0.1"
+    for value in (b"nonsense", b""):
+        with pytest.raises(ClientNotAllowed):
+            receive(endpoint, with_header(push(), "x-forwarded-for", value), peer="127.0.0.1")
+
+
+def test_a_rejection_carries_client_and_endpoint():
+    error = refusal(endpoint_of("github", name="gh"), request_of())
+    assert (error.endpoint, error.client) == ("gh", CLIENT)
+    assert isinstance(error, NotGenuine)
+
+
+# --- before the signature -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PROVIDERS)
+def test_before_the_signature_nothing_is_decoded_and_no_token_is_taken(name):
+    plain = endpoint_of(name)
+    identifier, bucket = Counting(plain.identifier), Counting(TokenBucket(1, 1))
+    endpoint = endpoint_of(name, identifier=identifier, bucket=bucket)
+    genuine = signed(catalogue.load(name).schemes["default"], b'{"id":"1"}')
+
+    for body in (b'{"id":"2"}', b"{", b"[" * 100_000, b"\xff"):
+        assert refusal(endpoint, copy_of(genuine, body=body)).status == 401
+    assert (identifier.calls, bucket.calls) == (0, 0)
+
+    receive(endpoint, genuine)
+    assert (identifier.calls, bucket.calls) == (1, 1), "the control"
+
+
+def test_the_wrong_method_or_client_is_not_even_verified():
+    verifier = Counting(endpoint_of("github").verifier)
+    endpoint = endpoint_of("github", verifier=verifier, allow=AllowList(["10.0.0.0/8"]))
+    refusal(endpoint, copy_of(push(), method=b"GET"))
+    refusal(endpoint, push())
+    assert verifier.calls == 0
+
+
+def test_a_shed_client_is_not_even_verified():
+    verifier = Counting(endpoint_of("github").verifier)
+    buckets = ClientBuckets(1, 1)
+    buckets.charge(CLIENT, 0.0)
+    receiver = receiver_of(endpoint_of("github", verifier=verifier), unverified=buckets)
+    with pytest.raises(RateExceeded) as caught:
+        receiver.receive(push(), CLIENT, 0.0, WALL_NS)
+
+    assert (caught.value.status, caught.value.retry_after_s, verifier.calls) == (503, 1, 0)
+    assert receiver.receive(push(), "192.0.2.2", 0.0, WALL_NS).client == "192.0.2.2"
+    assert receiver.receive(push(), CLIENT, 1.0, WALL_NS).client == CLIENT
+
+
+def test_the_secret_of_one_endpoint_opens_no_other():
+    first = endpoint_of("github", [b"secret of a"], name="a", path=b"/a")
+    second = endpoint_of("github", [b"secret of b"], name="b", path=b"/b")
+    receiver = receiver_of(first, second)
+    request = copy_of(signed(GITHUB, b"{}", b"secret of a"), path=b"/a")
+
+    assert receiver.receive(request, CLIENT, 0.0, WALL_NS).endpoint == "a"
+    with pytest.raises(BadSignature) as caught:
+        receiver.receive(copy_of(request, path=b"/b"), CLIENT, 0.0, WALL_NS)
+    assert caught.value.endpoint == "b"
+
+
+# --- who is charged -------------------------------------------------------------------------------
+
+
+def test_refused_clients_are_charged_and_good_ones_are_not():
+    buckets = ClientBuckets(1, 3)
+    receiver = receiver_of(endpoint_of("github"), unverified=buckets)
+    for _ in range(100):
+        receiver.receive(push(), CLIENT, 0.0, WALL_NS)
+    assert buckets.refused == {}
+
+    bad = with_header(push(), "x-hub-signature-256", b"sha256=00")
+    statuses = []
+    for _ in range(5):
+        with pytest.raises(Rejection) as caught:
+            receiver.receive(bad, "2001:db8::1", 0.0, WALL_NS)
+        statuses.append(caught.value.status)
+    assert statuses == [401, 401, 401, 503, 503]
+    assert list(buckets.refused) == ["2001:db8::"]
+    with pytest.raises(RateExceeded):
+        receiver.receive(push(), "2001:db8::2", 0.0, WALL_NS)
+    assert receiver.receive(push(), CLIENT, 0.0, WALL_NS).client == CLIENT
+
+
+@pytest.mark.parametrize(
+    "request_", [copy_of(push(), path=b"/x"), copy_of(push(), method=b"GET"), request_of()]
+)
+def test_everything_that_is_refused_before_the_signature_is_charged(request_):
+    buckets = ClientBuckets(1, 1)
+    with pytest.raises(Rejection):
+        receiver_of(endpoint_of("github"), unverified=buckets).receive(request_, CLIENT, 0, WALL_NS)
+    assert list(buckets.refused) == [CLIENT]
+
+
+def test_what_is_refused_after_the_signature_is_not_charged():
+    buckets = ClientBuckets(1, 1)
+    endpoint = endpoint_of("github", bucket=TokenBucket(1, 2))
+    receiver = receiver_of(endpoint, unverified=buckets)
+    for request in (push(b"{"), push(content_encoding="gzip"), push()):
+        with pytest.raises(Rejection):
+            receiver.receive(request, CLIENT, 0.0, WALL_NS)
+    assert buckets.refused == {}
+
+
+@pytest.mark.parametrize("retries_429", [True, False])
+def test_only_a_sender_that_comes_again_after_it_is_told_429(retries_429):
+    endpoint = endpoint_of("github", bucket=TokenBucket(0.1, 1), retries_429=retries_429)
+    receiver = receiver_of(endpoint)
+    receiver.receive(push(), CLIENT, 0.0, WALL_NS)
+    with pytest.raises(RateExceeded) as caught:
+        receiver.receive(push(), CLIENT, 0.0, WALL_NS)
+
+    assert caught.value.status == (429 if retries_429 else 503)
+    assert caught.value.retry_after_s == 10
+
+
+# --- after the signature --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "identity", ""])
+def test_an_encoded_body_is_not_taken(encoding):
+    error = refusal(endpoint_of("github"), push(content_encoding=encoding))
+    assert isinstance(error, WrongContentType)
+
+
+def test_events_that_are_not_wanted_are_ignored():
+    for events, kind in ((None, "event"), (frozenset({"push"}), "event"), (frozenset(), "ignored")):
+        assert receive(endpoint_of("github", events=events), push()).kind == kind
+
+
+def test_githubs_ping_is_an_event_like_any_other():
+    ping = signed(GITHUB, b'{"zen":"x"}', x_github_event="ping")
+    delivery = receive(endpoint_of("github"), ping)
+    assert (delivery.kind, delivery.event_type, delivery.reply) == ("event", "ping", None)
+
+
+def test_a_handshake_may_stand_in_a_header_and_comes_before_the_events_that_are_wanted():
+    hello = Greeting(Handshake("hello", {"header:X-Hello": "1", "json:a": "b"}))
+    endpoint = endpoint_of("github", greetings=(hello,), events=frozenset())
+    identifier = Identifier([], [], ["json"], "", [Any], also=["json:a"])
+    endpoint = msgspec.structs.replace(endpoint, identifier=identifier)
+
+    for body, header, kind in (
+        (b'{"a":"b"}', "1", "hello"),
+        (b'{"a":"b"}', "2", "ignored"),
+        (b'{"a":"c"}', "1", "ignored"),
+        (b"{}", "1", "ignored"),
+    ):
+        delivery = receive(endpoint, signed(GITHUB, body, x_hello=header))
+        assert (delivery.kind, delivery.reply) == (kind, None)
+
+
+def challenge(value: Any):
+    body = orjson.dumps({"type": "url_verification", "challenge": value})
+    return signed(SLACK, body, **JSON)
+
+
+@pytest.mark.parametrize("value", ["abc", "<script>", "x" * 1024, ""])
+def test_slacks_challenge_is_echoed_as_plain_text(value):
+    delivery = receive(endpoint_of("slack"), challenge(value))
+    assert delivery.kind == "url_verification"
+    assert delivery.reply == Reply(200, "text/plain", value)
+
+
+@pytest.mark.parametrize("value", ["x" * 1025, "a\r\nSet-Cookie: a", "\0", "é", "\x7f", "\u202e"])
+def test_a_challenge_that_could_be_something_else_is_refused(value):
+    assert isinstance(refusal(endpoint_of("slack"), challenge(value)), BadPayload)
+
+
+@pytest.mark.parametrize("value", [None, [], {}, 1.5, True])
+def test_a_challenge_that_is_no_text_is_a_bad_payload(value):
+    assert isinstance(refusal(endpoint_of("slack"), challenge(value)), BadPayload)
+
+
+def test_an_unsigned_challenge_is_never_echoed():
+    request = challenge("abc")
+    for name in ("x-slack-signature", "x-slack-request-timestamp"):
+        assert refusal(endpoint_of("slack"), with_header(request, name, None)).status == 401
