@@ -25,14 +25,23 @@ _BUCKETS_S: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 6
 _METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
+class _HandlerCounts:
+    """What one handler's attempts came to, and how long they took."""
+
+    __slots__ = ("outcomes", "durations", "seconds")
+
+    def __init__(self) -> None:
+        self.outcomes = {"done": 0, "retry": 0, "dead": 0}
+        self.durations = [0] * (len(_BUCKETS_S) + 1)
+        self.seconds = 0.0
+
+
 class Metrics:
     """What happened since the start. Labels are names of the configuration alone: bounded."""
 
     def __init__(self) -> None:
-        self.requests: dict[tuple[str, str], int] = {}  # (endpoint, "accepted" or a status)
-        self.outcomes: dict[tuple[str, str], int] = {}  # (handler, kind)
-        self._durations: dict[str, list[int]] = {}
-        self._seconds: dict[str, float] = {}
+        self.requests: dict[tuple[str, str], int] = {}  # (endpoint, kind of delivery or a status)
+        self._handlers: dict[str, _HandlerCounts] = {}
 
     def request(self, endpoint: str, result: str) -> None:
         """Count an answered request."""
@@ -41,16 +50,13 @@ class Metrics:
 
     def outcome(self, outcome: Outcome) -> None:
         """Count an attempt."""
-        name = outcome.handler
-        key = (name, outcome.kind)
-        self.outcomes[key] = self.outcomes.get(key, 0) + 1
-        counts = self._durations.get(name)
+        counts = self._handlers.get(outcome.handler)
         if counts is None:
-            counts = self._durations[name] = [0] * (len(_BUCKETS_S) + 1)
-            self._seconds[name] = 0.0
+            counts = self._handlers[outcome.handler] = _HandlerCounts()
+        counts.outcomes[outcome.kind] += 1
         seconds = outcome.duration_s
-        counts[bisect_left(_BUCKETS_S, seconds) if seconds > _BUCKETS_S[0] else 0] += 1
-        self._seconds[name] += seconds
+        counts.durations[bisect_left(_BUCKETS_S, seconds) if seconds > _BUCKETS_S[0] else 0] += 1
+        counts.seconds += seconds
 
     def families(self) -> Iterable[Metric]:
         """As Prometheus has them."""
@@ -63,14 +69,15 @@ class Metrics:
         attempts = CounterMetricFamily(
             "fasthook_attempts", "Attempts by what they came to.", labels=("handler", "outcome")
         )
-        for (name, kind), count in sorted(self.outcomes.items()):
-            attempts.add_metric((name, kind), count)
+        for name, counts in sorted(self._handlers.items()):
+            for kind, count in counts.outcomes.items():
+                attempts.add_metric((name, kind), count)
         yield attempts
         duration = HistogramMetricFamily(
             "fasthook_attempt_duration_seconds", "How long attempts took.", labels=("handler",)
         )
-        for name, counts in sorted(self._durations.items()):
-            duration.add_metric((name,), _cumulative(counts), self._seconds[name])
+        for name, counts in sorted(self._handlers.items()):
+            duration.add_metric((name,), _cumulative(counts.durations), counts.seconds)
         yield duration
 
 

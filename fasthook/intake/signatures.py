@@ -52,6 +52,33 @@ def verifier_of(scheme: Scheme, secrets: Sequence[bytes], url: str = "") -> Veri
     return BodyVerifier(scheme, secrets, general) if is_plain else general
 
 
+class KeyedHash:
+    """HMAC (RFC 2104) with both halves of the key hashed beforehand.
+
+    `hmac.HMAC` is three Python calls around the same; its tests say it is the same (bench/micro.py
+    says what it saves).
+    """
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, key: bytes, hash_name: str) -> None:
+        self._inner, self._outer = hashlib.new(hash_name), hashlib.new(hash_name)
+        block_bytes = self._inner.block_size
+        if len(key) > block_bytes:
+            key = hashlib.new(hash_name, key).digest()
+        key = key.ljust(block_bytes, b"\0")
+        self._inner.update(bytes(byte ^ 0x36 for byte in key))
+        self._outer.update(bytes(byte ^ 0x5C for byte in key))
+
+    def digest(self, message: bytes) -> bytes:
+        """The MAC of one message."""
+        inner = self._inner.copy()
+        inner.update(message)
+        outer = self._outer.copy()
+        outer.update(inner.digest())
+        return outer.digest()
+
+
 class BodyVerifier:
     """The commonest of schemes, an HMAC of the body in a header, with nothing on the way.
 
@@ -66,7 +93,7 @@ class BodyVerifier:
         self._prefix = scheme.prefix.encode()
         self._encode = ENCODERS[scheme.encoding]
         keys = [key_of(scheme, secret) for secret in secrets]
-        self._keyed = [hmac.new(key, digestmod=scheme.hash) for key in keys]
+        self._keyed = [KeyedHash(key, scheme.hash) for key in keys]
 
     def verify(self, request: Request, now_s: float) -> int:
         """See `Verifier`."""
@@ -75,9 +102,7 @@ class BodyVerifier:
             return self._general.verify(request, now_s)
         matched = -1
         for index, keyed in enumerate(self._keyed):
-            mac = keyed.copy()
-            mac.update(request.body)
-            expected = self._prefix + self._encode(mac.digest())
+            expected = self._prefix + self._encode(keyed.digest(request.body))
             if hmac.compare_digest(expected, claimed) and matched < 0:
                 matched = index
         return matched if matched >= 0 else self._general.verify(request, now_s)

@@ -185,8 +185,7 @@ class Connection(asyncio.Protocol):
             self._answered = number + 1
             self.served += 1
             transport = self._transport
-            # uvloop's write raises on a closed transport; a client that left is no error of ours.
-            if transport is not None and not transport.is_closing():
+            if transport is not None:
                 transport.write(answer.start + owner.date.line + answer.rest)
             return
         if answer is not None:
@@ -247,6 +246,7 @@ class Connection(asyncio.Protocol):
         if is_last and not answer.closes:
             answer = answer.closing()
         transport = self._transport
+        # uvloop's write raises on a closed transport; a client that left is no error of ours.
         if transport is not None and not transport.is_closing():
             transport.write(answer.start + self._owner.date.line + answer.rest)
             if is_last:

@@ -293,7 +293,7 @@ class RequestReader:
         path = target.partition(b"?")[0] if target.startswith(b"/") else _path_of(target)
         request = Request(method, target, path, head, headers, True)
         # Fields that came twice, in whatever case, or white space that httptools leaves behind a
-        # value: rare, so one look at the counts decides whether to read the head with care.
+        # value: rare, so one look decides whether to read the head with care.
         if head.count(b"\n") - 2 != shape.count or b"\t" in head or b" \r\n" in head:
             self._read_fields(request)
         elif shape.count > MAX_FIELDS:

@@ -152,9 +152,9 @@ def test_a_megabyte_of_hostile_numbers_in_a_form_takes_no_time():
     made = identifier(form="payload")
     body = b"payload=[" + b",".join([b"1e308"] * 160_000) + b"]"
 
-    start = time.perf_counter()
+    start = time.thread_time()
     made.identify(request_of(body, FORM))
-    assert time.perf_counter() - start < 0.2
+    assert time.thread_time() - start < 0.2
 
 
 def test_a_form_without_the_field_is_a_form():

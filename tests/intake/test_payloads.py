@@ -147,11 +147,11 @@ def test_a_megabyte_of_hostile_numbers_takes_no_time(literal, payload_type):
         body = b'{"id":1,"price":1.5,"more":' + numbers + b"}"
     decode = decoder_of(payload_type)
 
-    start = time.perf_counter()
+    start = time.thread_time()
     payload = decode(body)
     if isinstance(payload, Undecoded):
         payload.decode(body)
-    assert time.perf_counter() - start < 0.2
+    assert time.thread_time() - start < 0.2
     assert not isinstance(payload, Undecodable)
 
 

@@ -223,6 +223,30 @@ def test_of_two_signatures_either_may_be_the_one():
         assert verify(SCHEMES["stripe"], request_of(BODY, {"Stripe-Signature": value})) == 0
 
 
+@pytest.mark.parametrize("secrets", [(SECRET, OTHER), (OTHER, SECRET)])
+def test_where_several_secrets_sign_the_first_of_them_is_told(secrets):
+    one, two = (
+        value_of("stripe", signed(SCHEMES["stripe"], BODY, secret)) for secret in (SECRET, OTHER)
+    )
+    both = request_of(BODY, {"Stripe-Signature": one + b"," + two.partition(b",")[2]})
+    assert verify(SCHEMES["stripe"], both, secrets) == 0
+    assert verify(SCHEMES["github"], signed(SCHEMES["github"], BODY), (SECRET, SECRET)) == 0
+
+
+@given(
+    st.binary(min_size=1, max_size=300),
+    st.binary(max_size=300),
+    st.sampled_from(["md5", "sha1", "sha256", "sha384", "sha512"]),
+)
+def test_any_key_and_body_are_signed_as_by_the_standard_library(key, body, hash_name):
+    scheme = Scheme(header="x", hash=hash_name)
+    request = request_of(body, {"x": hmac.digest(key, body, hash_name).hex()})
+    # The fast way asks the general one about whatever it does not know: here, nobody helps it.
+    alone = BodyVerifier(scheme, [key], SignatureVerifier(scheme, [key + b"other"]))
+    assert alone.verify(request, NOW_S) == 0
+    assert SignatureVerifier(scheme, [key]).verify(request, NOW_S) == 0
+
+
 @pytest.mark.parametrize("kind", ["hmac", "token"])
 @pytest.mark.parametrize("encoding", ["utf8", "base64", "hex"])
 @pytest.mark.parametrize("secret", [b"", b"whsec_"])
@@ -355,9 +379,9 @@ def test_ten_thousand_signatures_are_refused_quickly(name):
     more = between.join([one] * 10_000)
     request = with_header(request, header_of(name), value_of(name, request) + between + more)
 
-    start = time.perf_counter()
+    start = time.thread_time()
     refused(SCHEMES[name], request, as_=NoSignature)
-    assert time.perf_counter() - start < 0.1
+    assert time.thread_time() - start < 0.1
 
 
 # --- other kinds ----------------------------------------------------------------------------------

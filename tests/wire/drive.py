@@ -107,7 +107,8 @@ class FakeTransport:
         self.high = high
 
     def write(self, data: bytes) -> None:
-        assert not self.is_closing(), "write on a closed transport"
+        if self.is_closing():
+            return
         if self.is_eof:
             raise RuntimeError("Cannot call write() after write_eof()")
         self.sent += data
