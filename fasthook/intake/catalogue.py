@@ -71,8 +71,8 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def signs_event_id(self, scheme: Scheme) -> bool:
         """Whether the id is among the signed bytes, so that it alone makes a duplicate."""
-        if not scheme.covers_body and not Template(scheme.message).selectors:
-            return False
+        if scheme.kind == "token":
+            return False  # a token signs nothing
         message = Template(scheme.message)
         selectors = [Selector.parse(text) for text in self.event_id_of(scheme)]
         return bool(selectors) and all(message.signs(selector) for selector in selectors)

@@ -15,6 +15,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 #: Header values and addresses whose outcome is remembered. Beyond: all are forgotten, and found
 #: again at the price of parsing them.
 _MAX_KNOWN: Final = 4096
+_MAX_KNOWN_BYTES: Final = 256
 #: The client where a trusted proxy names none, or nonsense: on no allow list.
 UNKNOWN: Final = "unknown"
 
@@ -47,11 +48,13 @@ class Clients:
             return self._remember(peer, forwarded_for)
 
     def _remember(self, peer: str, forwarded_for: bytes | None) -> str:
+        client = self._find(peer, forwarded_for, None)
+        if len(forwarded_for or b"") > _MAX_KNOWN_BYTES:
+            return client
         if self._known_count >= _MAX_KNOWN:
             self._known.clear()
             self._known_count = 0
         self._known_count += 1
-        client = self._find(peer, forwarded_for, None)
         self._known.setdefault(peer, {})[forwarded_for] = client
         return client
 
@@ -82,6 +85,8 @@ class Clients:
         return client
 
     def _is_trusted(self, address: str) -> bool:
+        if address == UNKNOWN:
+            return False
         parsed = ipaddress.ip_address(address)
         return any(parsed in network for network in self._trusted)
 

@@ -180,17 +180,15 @@ def _extract_raw(value: bytes, keys: list[bytes], separator: bytes) -> _Extracte
 
 
 def _extract_kv(value: bytes, keys: list[bytes], separator: bytes) -> _Extracted:
-    """`t=1,v1=…,v1=…`: a signature key may come several times, no other key may."""
+    """`t=1,v1=…,v1=…`: a signature key may come several times; another that does has no value."""
     signatures: list[bytes] = []
     fields: dict[bytes, bytes] = {}
     for item in value.split(separator):
         key, _, text = item.strip(b" ").partition(b"=")
         if key in keys:
             signatures.append(text)
-        elif key in fields:
-            raise NoSignature(f"{key[:32].decode('ascii', 'replace')!r} stands twice")
         else:
-            fields[key] = text
+            fields[key] = b"" if key in fields else text
     return signatures, fields
 
 

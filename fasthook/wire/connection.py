@@ -64,6 +64,7 @@ class Connection(asyncio.Protocol):
         "served",
         # about now
         "deadline",
+        "_due",
         "_asked",
         "_answered",
         "_early_answers",
@@ -90,6 +91,7 @@ class Connection(asyncio.Protocol):
         self.peer = ""
         self.served = 0  # requests answered
         self.deadline = math.inf  # loop time; the listener calls expire() after it
+        self._due = math.inf  # the deadline that a blocked client's stands in for
         self._asked = 0
         self._answered = 0
         #: Answers that came before those of earlier requests; at most MAX_UNANSWERED.
@@ -131,11 +133,13 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._is_write_blocked = True
+        self._due = self.deadline
         self.deadline = self._loop_time() + self._owner.limits.write_timeout_s
         self._pause()
 
     def resume_writing(self) -> None:
         self._is_write_blocked = False
+        self.deadline = self._due
         self._resume()
 
     # --- requests ---------------------------------------------------------------------------------
@@ -178,9 +182,9 @@ class Connection(asyncio.Protocol):
             answer = INTERNAL_ERROR
         if answer is not None and request.method == b"HEAD":
             answer = answer.without_body()
-        if not request.keep_alive or owner.is_draining:
-            self._end_after(number)
-        elif number == self._answered and answer is not None and not answer.closes:
+        if not request.keep_alive or owner.is_draining or (answer is not None and answer.closes):
+            self._end_after(number, is_last_of_client=not request.keep_alive)
+        elif number == self._answered and answer is not None:
             # By far most requests: nothing waits, nothing ends.
             self._answered = number + 1
             self.served += 1
@@ -191,10 +195,11 @@ class Connection(asyncio.Protocol):
         if answer is not None:
             self.answer(number, answer)
 
-    def _end_after(self, number: int) -> None:
-        """Request `number` is the last one."""
+    def _end_after(self, number: int, *, is_last_of_client: bool) -> None:
+        """Request `number` is the last one, because the client said so, or because we do."""
         self._last = number
-        rejection = self._reader.after_last()
+        self.deadline = math.inf  # until it is answered
+        rejection = self._reader.after_last() if is_last_of_client else None
         if rejection is not None:
             # No request any more (RFC 9112 §9.6), and worth a word: smuggling looks like this.
             self._owner.refused(rejection, self.peer)
@@ -213,10 +218,14 @@ class Connection(asyncio.Protocol):
             if phase is Phase.BODY:
                 allowed_s = limits.body_timeout_s
                 allowed_s += self._reader.expected_bytes / limits.min_rate_bytes_s
-                if self._reader.wants_continue() and self._asked == self._answered:
-                    self._write(CONTINUE)
+                self._say_continue()
             self.deadline = self._loop_time() + allowed_s
         self._phase = phase
+
+    def _say_continue(self) -> None:
+        """Ask for the body, unless an earlier answer is due: then after that."""
+        if self._asked == self._answered and self._reader.wants_continue():
+            self._write(CONTINUE)
 
     # --- answers ----------------------------------------------------------------------------------
 
@@ -225,23 +234,29 @@ class Connection(asyncio.Protocol):
 
         Nothing happens if the client is gone: whoever answers late need not know.
         """
+        if 0 <= self._last < number:
+            return  # it ended before this one's turn
         if number != self._answered:
             self._early_answers[number] = answer
             return
         self._send(number, answer)
-        while self._early_answers and self._answered in self._early_answers:
+        while self._answered in self._early_answers and self._answered - 1 != self._last:
             number = self._answered
             self._send(number, self._early_answers.pop(number))
+        if self._last >= 0:
+            return
         if self._is_paused:
             self._resume()
-        elif self._answered == self._asked and self._phase is Phase.IDLE and self._last < 0:
+        elif self._phase is Phase.BODY:
+            self._say_continue()
+        elif self._answered == self._asked and self._phase is Phase.IDLE:
             self.deadline = self._loop_time() + self._idle_timeout_s
 
     def _send(self, number: int, answer: Answer) -> None:
         self._answered = number + 1
         self.served += 1
-        if answer.closes and self._last < 0:
-            self._last = number
+        if answer.closes:
+            self._last = number  # whatever was asked behind it goes unanswered
         is_last = number == self._last
         if is_last and not answer.closes:
             answer = answer.closing()
@@ -261,6 +276,7 @@ class Connection(asyncio.Protocol):
         number = self._asked
         self._asked = number + 1
         self._last = number
+        self.deadline = math.inf
         self.answer(number, answer)
 
     def _write(self, data: bytes) -> None:
@@ -292,7 +308,7 @@ class Connection(asyncio.Protocol):
 
     def expire(self) -> None:
         """The deadline has passed."""
-        if self._transport is None:
+        if self._transport is None or (self._last >= 0 > self._lingered_bytes):
             return
         if self._lingered_bytes >= 0 or self._is_write_blocked:
             self._transport.abort()

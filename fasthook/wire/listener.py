@@ -53,7 +53,8 @@ class Listener:
         self._sockets: list[socket.socket] = []
         #: In the order of their coming.
         self._connections: dict[Connection, None] = {}
-        self._adopting: set[asyncio.Task[None]] = set()  # accepted, but not yet with a transport
+        self._adopting: set[asyncio.Task[None]] = set()
+        self._arriving = 0  # accepted, but not yet with a transport
         self._is_accepting = False
         self._sweeper: asyncio.TimerHandle | None = None
         self._all_closed: asyncio.Future[None] | None = None
@@ -70,7 +71,7 @@ class Listener:
     @property
     def connections(self) -> int:
         """How many connections are open."""
-        return len(self._connections) + len(self._adopting)
+        return len(self._connections) + self._arriving
 
     # --- accepting --------------------------------------------------------------------------------
 
@@ -88,10 +89,13 @@ class Listener:
                 self._loop.remove_reader(listening.fileno())
 
     def _accept(self, listening: socket.socket) -> None:
-        for _ in range(_ACCEPTS_A_TURN):
-            if not self._has_room():
-                self._pause_accepting()  # closed() resumes
-                return
+        for number in range(_ACCEPTS_A_TURN):
+            if self.connections >= self._capacity:
+                if number:
+                    return  # whether anybody else waits is not known; if so we are called again
+                if not self._make_room():
+                    self._pause_accepting()  # closed() resumes
+                    return
             try:
                 accepted, _ = listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -105,31 +109,32 @@ class Listener:
             accepted.setblocking(False)
             if accepted.family != socket.AF_UNIX:
                 accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._arriving += 1
             task = self._loop.create_task(self._adopt(accepted))
             self._adopting.add(task)
             task.add_done_callback(self._adopted)
 
-    def _has_room(self) -> bool:
-        if self.connections < self._capacity:
-            return True
+    def _make_room(self) -> bool:
+        """Close an idle connection, if there is one."""
         # Those that never sent a request go first: a flood of them must not keep others out.
         idle = None
         for connection, _ in zip(self._connections, range(_EVICTION_SCAN), strict=False):
             if connection.is_idle:
+                idle = connection if idle is None or not connection.served else idle
                 if not connection.served:
-                    connection.expire()
-                    return True
-                idle = idle or connection
-        if idle is not None:
-            idle.expire()
-            return True
-        return False
+                    break
+        if idle is None:
+            return False
+        del self._connections[idle]  # it counts no more, though its end comes a turn later
+        idle.expire()
+        return True
 
     async def _adopt(self, accepted: socket.socket) -> None:
         try:
             await self._loop.connect_accepted_socket(self._new_connection, accepted)
         except OSError:
             accepted.close()  # the client left between accept and here
+            self._arriving -= 1
 
     def _adopted(self, task: "asyncio.Task[None]") -> None:
         self._adopting.discard(task)
@@ -142,6 +147,7 @@ class Listener:
 
     def opened(self, connection: Connection) -> None:
         """A connection has its transport."""
+        self._arriving -= 1
         self._connections[connection] = None
         if self.is_draining:
             connection.drain()
@@ -171,11 +177,14 @@ class Listener:
         self._pause_accepting()
         for listening in self._sockets:
             listening.close()
+        ends = self._loop.time() + timeout_s
+        if self._adopting:  # accepted a moment ago: opened() tells them
+            await asyncio.wait(set(self._adopting), timeout=timeout_s)
         for connection in list(self._connections):
             connection.drain()
         if self._connections:
             self._all_closed = self._loop.create_future()
-            await asyncio.wait([self._all_closed], timeout=timeout_s)
+            await asyncio.wait([self._all_closed], timeout=max(0.0, ends - self._loop.time()))
         left = len(self._connections)
         for connection in list(self._connections):
             connection.abort()

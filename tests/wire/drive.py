@@ -248,6 +248,9 @@ async def listening(
     finally:
         if not listener.is_draining:
             await listener.drain(0)
+        await until(lambda: not listener.connections)
+        for each in sockets:
+            each.close()
 
 
 async def until(fact: Callable[[], bool], turns: int = 100_000) -> None:

@@ -1,6 +1,6 @@
 """The byte budget, and that the bounds agree with each other."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fasthook.wire import limits
@@ -24,6 +24,7 @@ def test_a_refused_reservation_takes_nothing():
     assert budget.reserve(10)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 50)))
 def test_what_is_given_back_can_be_lent_again(counts):
     budget = ByteBudget(100)
