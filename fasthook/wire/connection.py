@@ -68,6 +68,7 @@ class Connection(asyncio.Protocol):
         "_asked",
         "_answered",
         "_early_answers",
+        "_heads",
         "_is_paused",
         "_is_write_blocked",
         "_last",
@@ -96,6 +97,7 @@ class Connection(asyncio.Protocol):
         self._answered = 0
         #: Answers that came before those of earlier requests; at most MAX_UNANSWERED.
         self._early_answers: dict[int, Answer] = {}
+        self._heads: set[int] = set()  # HEAD requests that are answered later
         self._is_paused = False
         self._is_write_blocked = False
         self._last = -1  # the request after whose answer the connection ends; -1: none yet
@@ -180,8 +182,11 @@ class Connection(asyncio.Protocol):
         except Exception as error:
             owner.failed(error, self.peer)
             answer = INTERNAL_ERROR
-        if answer is not None and request.method == b"HEAD":
-            answer = answer.without_body()
+        if request.method == b"HEAD":
+            if answer is None:
+                self._heads.add(number)
+            else:
+                answer = answer.without_body()
         if not request.keep_alive or owner.is_draining or (answer is not None and answer.closes):
             self._end_after(number, is_last_of_client=not request.keep_alive)
         elif number == self._answered and answer is not None:
@@ -236,6 +241,9 @@ class Connection(asyncio.Protocol):
         """
         if 0 <= self._last < number:
             return  # it ended before this one's turn
+        if number in self._heads:
+            self._heads.discard(number)
+            answer = answer.without_body()
         if number != self._answered:
             self._early_answers[number] = answer
             return
@@ -312,7 +320,7 @@ class Connection(asyncio.Protocol):
             return
         if self._lingered_bytes >= 0 or self._is_write_blocked:
             self._transport.abort()
-        elif self._phase is Phase.IDLE:
+        elif self._phase is Phase.IDLE or self._reader.has_only_blank_lines:
             self._transport.close()
         else:
             part = "head" if self._phase is Phase.HEAD else "body"

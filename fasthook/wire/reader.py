@@ -35,7 +35,6 @@ from fasthook.wire.limits import (
     MAX_LINE_BYTES,
     ByteBudget,
 )
-from fasthook.wire.shapes import shape_of
 
 # RFC 3986 §3.2.2, without user information, which RFC 9110 §4.2.4 wants refused.
 _AUTHORITY: Final = rb"(?:[A-Za-z0-9\-._~!$&'()*+;=%]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?"
@@ -76,8 +75,7 @@ class RequestReader:
         "_body_limit",
         "_budget",
         "_parser",
-        "_fields",
-        "_head_is_open",
+        "_callbacks",
         "_singletons",
         "_small_body",
         "_known_hosts",
@@ -118,11 +116,8 @@ class RequestReader:
         self._start_request()
 
     def _new_parser(self) -> None:
-        # httptools calls C methods alone: a Python frame for each field would cost as much as the
-        # whole parsing (bench/micro.py). `clear` of a list that holds something is a flag.
-        self._fields: dict[bytes, bytes] = {}
-        self._head_is_open: list[None] = []
-        self._parser = httptools.HttpRequestParser(_Callbacks(self._fields, self._head_is_open))
+        self._callbacks = _Callbacks()
+        self._parser = httptools.HttpRequestParser(self._callbacks)
 
     def _start_request(self) -> None:
         self.phase = Phase.IDLE
@@ -204,6 +199,11 @@ class RequestReader:
         return wants and not self._parts and self._position == len(self.buffer)
 
     @property
+    def has_only_blank_lines(self) -> bool:
+        """Whether nothing of a request has come but blank lines in front of it."""
+        return self.phase is Phase.HEAD and self._position == len(self.buffer)
+
+    @property
     def expected_bytes(self) -> int:
         """The most that the body being read may come to."""
         if self._chunked is not None:
@@ -237,9 +237,8 @@ class RequestReader:
         if end - start > MAX_LINE_BYTES:
             self._check_length(buffer, start, end)
         head = buffer[start:end]
-        self._head_is_open.append(None)
         self._parse(head[fed:] if fed else head)
-        if self._head_is_open:
+        if not self._callbacks.is_complete:
             raise BadHttp("the head does not end where its blank line stands")
         self._fed = self._blank_lines = 0
         self._position = end
@@ -249,7 +248,7 @@ class RequestReader:
         while self.buffer.startswith(b"\r\n", self._position):
             self._position += 2
             self._blank_lines += 1
-            self.phase = Phase.HEAD
+            self.phase = Phase.HEAD  # else they would keep an idle connection alive
             if self._blank_lines > MAX_BLANK_LINES:
                 raise BadHttp(f"more than {MAX_BLANK_LINES} blank lines before a request")
         rest = self.buffer[self._position : self._position + 2]
@@ -285,23 +284,21 @@ class RequestReader:
             method, target, rest = head.split(b" ", 2)
         except ValueError:
             raise BadHttp("request line is not: method SP target SP version") from None
-        fields = self._fields
-        names = tuple(fields)
-        shape = shape_of(names)
-        headers = dict(zip(shape.names, fields.values(), strict=True))
-        fields.clear()
+        callbacks = self._callbacks
+        headers, callbacks.fields, callbacks.is_complete = callbacks.fields, {}, False
         path = target.partition(b"?")[0] if target.startswith(b"/") else _path_of(target)
         request = Request(method, target, path, head, headers, True)
+        count = head.count(b"\n") - 2
         # Fields that came twice, in whatever case, or white space that httptools leaves behind a
         # value: rare, so one look decides whether to read the head with care.
-        if head.count(b"\n") - 2 != shape.count or b"\t" in head or b" \r\n" in head:
+        if count > MAX_FIELDS:
+            raise HeadersTooLarge(f"{count} header fields, limit {MAX_FIELDS}")
+        if count != len(headers) or b"\t" in head or b" \r\n" in head:
             self._read_fields(request)
-        elif shape.count > MAX_FIELDS:
-            raise HeadersTooLarge(f"{shape.count} header fields, limit {MAX_FIELDS}")
-        headers = request.headers
+            headers = request.headers
         if headers.get(b"host") not in self._known_hosts or not rest.startswith(b"HTTP/1.1\r\n"):
             self._check_host(rest, headers.get(b"host"))
-        if shape.is_special:
+        if b"connection" in headers or b"transfer-encoding" in headers or b"expect" in headers:
             self._heed_special(request, headers)
         elif b"content-length" in headers:
             self._expect_bytes(request, headers[b"content-length"])
@@ -342,10 +339,7 @@ class RequestReader:
     def _read_fields(self, request: Request) -> None:
         """Set fields with their values trimmed, and those which were sent more than once."""
         values: dict[bytes, list[bytes]] = {}
-        lines = request.head[:-4].split(b"\r\n")[1:]
-        if len(lines) > MAX_FIELDS:
-            raise HeadersTooLarge(f"{len(lines)} header fields, limit {MAX_FIELDS}")
-        for line in lines:
+        for line in request.head[:-4].split(b"\r\n")[1:]:
             name, _, value = line.partition(b":")
             values.setdefault(name.lower(), []).append(value.strip(b" \t"))
         request.headers = {name: b", ".join(several) for name, several in values.items()}
@@ -415,13 +409,23 @@ class RequestReader:
 
 
 class _Callbacks:
-    """What httptools calls. Looked up once by it: callbacks that are not here cost nothing."""
+    """What httptools calls, looked up once by it: callbacks that are not here cost nothing.
 
-    __slots__ = ("on_header", "on_headers_complete")
+    A method for each field is faster than collecting them in C and lower-casing the names
+    afterwards (bench/micro.py).
+    """
 
-    def __init__(self, fields: dict[bytes, bytes], head_is_open: list[None]) -> None:
-        self.on_header = fields.__setitem__
-        self.on_headers_complete = head_is_open.clear
+    __slots__ = ("fields", "is_complete")
+
+    def __init__(self) -> None:
+        self.fields: dict[bytes, bytes] = {}
+        self.is_complete = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.fields[name.lower()] = value
+
+    def on_headers_complete(self) -> None:
+        self.is_complete = True
 
 
 def _path_of(target: bytes) -> bytes:

@@ -99,7 +99,10 @@ def _remove_stale(path: str) -> None:
 def _inherited() -> list[socket.socket]:
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         raise ConfigError("listen = 'systemd', but no socket was passed by systemd (LISTEN_PID)")
-    count = int(os.environ.get("LISTEN_FDS", "0"))
+    text = os.environ.get("LISTEN_FDS", "0")
+    if not (text.isascii() and text.isdigit()):
+        raise ConfigError(f"listen = 'systemd', but LISTEN_FDS is {text!r}; expected a number")
+    count = int(text)
     sockets = [socket.socket(fileno=_FIRST_SYSTEMD_FD + index) for index in range(count)]
     for inherited in sockets:
         os.set_inheritable(inherited.fileno(), False)
