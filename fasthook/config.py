@@ -7,7 +7,7 @@ import difflib
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 from msgspec import Meta, field
@@ -17,6 +17,7 @@ from fasthook.errors import ConfigError
 from fasthook.values import Duration, Rate, Secret, Size
 
 Count = Annotated[int, Meta(ge=1)]
+_TYPES = {"array": 'a list, such as ["…"]', "object": "a table"}
 # What msgspec shows as a pattern, in words.
 _PATTERNS = {
     r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z": "a name of letters, digits, '.', '_' and '-'",
@@ -177,8 +178,23 @@ def _explain(message: str, tree: Any, wanted: Any, where: str) -> str:
         return f"{_join(place, missing[1])}: missing"
     for pattern, words in _PATTERNS.items():
         what = what.replace(f"`str` matching regex {pattern!r}", words)
+    for name, words in _TYPES.items():
+        what = what.replace(f"`{name}`", words)
+    if what.startswith("Invalid enum value"):
+        what += f"; expected one of: {', '.join(map(str, _choices_at(wanted, path)))}"
     got = _got(tree, path) if what.startswith("Expected") and "got `" not in what else ""
     return f"{place or 'the file'}: {got}{what[:1].lower()}{what[1:]}"
+
+
+def _choices_at(wanted: Any, path: str) -> list[Any]:
+    """The values that a key with a few of them may have."""
+    parent, _, key = re.sub(r"\[[^]]*\]$", "", path).rpartition(".")
+    for part in filter(None, re.split(r"\.|\[(?:\d+|\.\.\.)\]", parent)):
+        wanted = _table_at(wanted, part)
+    kinds = [f.type for f in msgspec.structs.fields(wanted) if f.encode_name == key]
+    while kinds and get_origin(kinds[0]) is not Literal:
+        kinds = [a for a in get_args(kinds[0]) if get_args(a)] + kinds[1:]
+    return list(get_args(kinds[0])) if kinds else []
 
 
 def _found_path(tree: Any, wanted: Any, what: str, path: str) -> str:
@@ -223,12 +239,16 @@ def _readable(path: str, tree: Any) -> str:
 def _fields_at(wanted: Any, path: str) -> list[str]:
     """Keys of the table at `path`."""
     for part in filter(None, re.split(r"\.|\[(?:\d+|\.\.\.)\]", path)):
-        info = {f.encode_name: f.type for f in msgspec.structs.fields(wanted)}.get(part)
-        candidates = [info, *getattr(info, "__args__", ())]
-        wanted = next(
-            (c for c in candidates if isinstance(c, type) and issubclass(c, msgspec.Struct)), wanted
-        )
+        wanted = _table_at(wanted, part)
     return [f.encode_name for f in msgspec.structs.fields(wanted) if f.encode_name != "source"]
+
+
+def _table_at(wanted: Any, key: str) -> Any:
+    info = {f.encode_name: f.type for f in msgspec.structs.fields(wanted)}.get(key)
+    candidates = [info, *getattr(info, "__args__", ())]
+    return next(
+        (c for c in candidates if isinstance(c, type) and issubclass(c, msgspec.Struct)), wanted
+    )
 
 
 def _check_together(config: Config) -> None:

@@ -154,6 +154,7 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     duration_s: float
     error: str = ""  # one line; empty when done
     retry_in_s: float = 0.0
+    traceback: str = ""  # of an error that the handler did not raise on purpose
 
 
 class Handler(msgspec.Struct, frozen=True):
@@ -211,6 +212,8 @@ def handler(
     """
 
     def decorate(function: Callable[..., Any]) -> Handler:
+        if isinstance(function, Handler):
+            raise TypeError("@handler stands twice over one function")
         is_async = inspect.iscoroutinefunction(function)
         where: RunsIn = runs_in or ("loop" if is_async else "thread")
         name = getattr(function, "__qualname__", repr(function))

@@ -4,6 +4,7 @@ Whatever is wrong with a configuration is found here, before anything starts: `c
 make the same plan.
 """
 
+import difflib
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -36,6 +37,8 @@ class _RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     rate: Rate | None = None
 
 
+#: Said at every start, for it is not what one expects of a receiver that answers 2xx.
+LOSES_EVENTS: Final = 'durability = "none": events are lost if the process dies'
 _RUN_OPTIONS: Final = frozenset(field.name for field in msgspec.structs.fields(_RunOptions))
 
 
@@ -72,6 +75,7 @@ def _make(config: Config) -> Plan:
             if name not in {registered.name for registered in plan.handlers}:
                 plan.handlers.append(_register(name, config.handlers.get(name, {}), where))
         _add_endpoint(plan, settings, config, where)
+    plan.warnings.append(LOSES_EVENTS)
     return plan
 
 
@@ -85,6 +89,7 @@ def _check_server(config: Config) -> None:
         )
     if config.dispatch.hold:
         raise ConfigError('dispatch.hold: needs a spool; with durability = "none" nothing is kept')
+    seen: set[str] = set()
     for key, addresses in (
         ("server.listen", config.server.listen),
         ("admin.listen", [config.admin.listen] if config.admin.listen else []),
@@ -94,6 +99,9 @@ def _check_server(config: Config) -> None:
                 check_address(address)
             except ConfigError as error:
                 raise ConfigError(f"{key}: {error}") from None
+            if address in seen and not address.endswith(":0"):
+                raise ConfigError(f"{key}: {address} stands there twice")
+            seen.add(address)
     for network in config.server.trusted_proxies:
         if network != "unix":
             _network("server.trusted_proxies", network)
@@ -142,7 +150,10 @@ def _configured(name: str, found: Handler | HandlerFactory, settings: dict[str, 
     where = f"handlers.{name}"
     if isinstance(found, Handler):
         if settings:
-            raise ConfigError(f"{where}.{next(iter(settings))}: this handler takes no settings")
+            key = next(iter(settings))
+            close = difflib.get_close_matches(key, _RUN_OPTIONS, 1)
+            hint = f"did you mean {close[0]!r}?" if close else "this handler has no settings"
+            raise ConfigError(f"{where}.{key}: unknown key; {hint}")
         return found
     try:
         return found.build(convert(settings, found.settings, where))

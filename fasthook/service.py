@@ -4,6 +4,7 @@ Between accepted and answered stands, for now, the backlog alone: an event that 
 is answered 2xx. It is here that the spool will commit.
 """
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -31,6 +32,9 @@ from fasthook.wire.listener import Listener
 from fasthook.wire.reader import SINGLETONS
 from fasthook.wire.sockets import open_sockets
 
+#: The loop is looked at this often; held for longer than the other, it is worth a line.
+_WATCH_S = 0.5
+_HELD_S = 1.0
 #: Of the admin listener: its requests have no bodies worth the name.
 _ADMIN_BODY_BYTES = 0
 _ADMIN_CONNECTIONS = 64
@@ -153,6 +157,7 @@ class Service:
             "attempt": outcome.attempt,
             "ms": round(outcome.duration_s * 1000, 3),
             "error": outcome.error,
+            "traceback": outcome.traceback,
         }
         if outcome.kind == "done":
             self._log.write(20, "done", fields)
@@ -184,6 +189,8 @@ class Service:
         self._unix_paths = [
             str(s.getsockname()) for s in sockets + admin if s.family == socket.AF_UNIX
         ]
+        self._loop = asyncio.get_running_loop()
+        self._watch_loop(time.monotonic())
         self._listener.start(sockets)
         self._admin_listener.start(admin)
         self._log.info(
@@ -191,6 +198,15 @@ class Service:
             addresses=" ".join(map(_address_of, sockets)),
             admin=" ".join(map(_address_of, admin)),
         )
+
+    def _watch_loop(self, due: float) -> None:
+        """Say so when something held the loop, which nothing else can: it holds us, too."""
+        held_s = time.monotonic() - due
+        if held_s > _HELD_S:
+            running = [name for name, lane in self._pool.lanes.items() if lane.running]
+            self._log.warning("loop held", seconds=round(held_s, 1), running=" ".join(running))
+        due = time.monotonic() + _WATCH_S
+        self._watcher = self._loop.call_later(_WATCH_S, self._watch_loop, due)
 
     async def stop(self) -> int:
         """Drain: no new connections, finish what runs; how many events were left unhandled."""
@@ -203,6 +219,7 @@ class Service:
         left = await self._pool.drain(max(0.0, timeout_s - (time.monotonic() - began)))
         await self._pool.close()
         await self._admin_listener.drain(0)
+        self._watcher.cancel()
         for path in self._unix_paths:
             with contextlib.suppress(OSError):
                 os.unlink(path)

@@ -182,9 +182,9 @@ def test_a_missing_key_is_named(key, refused):
 @pytest.mark.parametrize(
     ("text", "place", "words"),
     [
-        ("server = 5", "server", ("object", "int")),
-        ("endpoint = 5", "endpoint", ("array", "int")),
-        ("[server]\nlisten = 'tcp://a:1'", "server.listen", ("array", "str")),
+        ("server = 5", "server", ("a table", "int")),
+        ("endpoint = 5", "endpoint", ("a list", "int")),
+        ("[server]\nlisten = 'tcp://a:1'", "server.listen", ("a list", "str")),
         ("[server]\nlisten = [5]", "server.listen[", ("str", "int")),
         ("[server]\nworkers = '1'", "server.workers", ("int", "str")),
         ("[server]\nhead_timeout = 5", "server.head_timeout", ("int", "a time")),

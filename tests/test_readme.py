@@ -1,8 +1,10 @@
 """The README is tested: its code runs, its configurations load, its quick start works."""
 
+import contextlib
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -65,6 +67,12 @@ def test_the_defaults_are_what_the_readme_says(tmp_path, monkeypatch):
         assert set(shown[table]) == keys
 
 
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as sockets:
+        opened = [sockets.enter_context(socket.create_server(("", 0))) for _ in range(count)]
+        return [each.getsockname()[1] for each in opened]
+
+
 def test_the_quick_start_works_by_its_words(tmp_path):
     install, project, sends = blocks("sh")[:3]
     assert install.splitlines()[-1] == "pip install ."
@@ -87,9 +95,8 @@ def test_the_quick_start_works_by_its_words(tmp_path):
         subprocess.run(command.split(), cwd=folder, env=environment, check=True)
     shutil.rmtree(folder / "build", ignore_errors=True)
     free = (folder / "fasthook.toml").read_text()
-    (folder / "fasthook.toml").write_text(
-        free.replace(":8080", ":18080").replace(":8081", ":18081")
-    )
+    ports = [str(port) for port in free_ports(2)]
+    (folder / "fasthook.toml").write_text(free.replace("8080", ports[0]).replace("8081", ports[1]))
     log = (tmp_path / "log").open("wb")
     service = subprocess.Popen(serve.split(), cwd=folder, env=environment, stderr=log, stdout=log)
     try:

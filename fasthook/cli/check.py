@@ -1,5 +1,7 @@
 """`fasthook check`: is the configuration good, and what would it do?"""
 
+import contextlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,9 @@ def command(config_path: Path, as_json: bool) -> None:
     Reads the secrets and imports the handlers, as `serve` would. Exit code 2: it is not good.
     """
     settings = config.load(config_path)
-    made = plan.make(settings)
+    # Handlers are imported, and may print: standard output is for the report alone.
+    with contextlib.redirect_stdout(sys.stderr):
+        made = plan.make(settings)
     rows = [_row(settings, made, index) for index in range(len(made.endpoints))]
     if as_json:
         report = {"config": str(config_path), "endpoints": rows, "warnings": made.warnings}

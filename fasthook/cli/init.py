@@ -1,8 +1,10 @@
 """`fasthook init`: a small project with a handler of one's own, ready to run."""
 
+import importlib.util
 import keyword
 import re
 import secrets
+import shlex
 import sys
 from importlib import resources
 from pathlib import Path
@@ -61,7 +63,8 @@ def command(directory: Path, provider: str) -> None:
 def _package_name(directory: Path) -> str:
     name = re.sub(r"\W+", "_", directory.absolute().name.lower(), flags=re.ASCII).strip("_")
     taken = ("fasthook", "tests", *sys.stdlib_module_names, *registry.installed())
-    if not name or name[0].isdigit() or keyword.iskeyword(name) or name in taken:
+    is_free = name and name not in taken and importlib.util.find_spec(name) is None
+    if not is_free or name[0].isdigit() or keyword.iskeyword(name):
         name = f"hooks_{name}".rstrip("_")
     return name
 
@@ -73,7 +76,7 @@ def _write(path: Path, text: str, mode: int = 0o644) -> None:
 
 
 def _say_what_next(directory: Path, provider: str) -> None:
-    step = f"cd {directory}\n  " if directory.absolute() != Path.cwd() else ""
+    step = f"cd {shlex.quote(str(directory))}\n  " if directory.absolute() != Path.cwd() else ""
     click.echo(
         f"A project for {provider} stands in {directory.absolute()}.\n\n"
         f"  {step}pip install -e .\n"

@@ -231,7 +231,8 @@ def _post(client: urllib3.PoolManager, url: str, request: Request, is_quiet: boo
     try:
         response = client.request("POST", url, body=request.body, headers=headers)
     except (urllib3.exceptions.HTTPError, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
+        is_refused = isinstance(error, urllib3.exceptions.NewConnectionError)
+        reason = "no answer there; is `fasthook serve` running?" if is_refused else error
         click.echo(f"error: {url}: {reason}", err=True)
         sys.exit(1)
     if not is_quiet:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import threading
 from pathlib import Path
 
 import click
@@ -14,6 +15,9 @@ from fasthook.config import Config
 from fasthook.logs import log
 from fasthook.plan import Plan
 from fasthook.service import Service
+
+#: For threads to end once they are told to.
+_THREAD_GRACE_S = 0.2
 
 
 @click.command("serve")
@@ -29,11 +33,10 @@ def command(config_path: Path) -> None:
     for warning in made.warnings:
         log.warning("check", warning=warning)
     log.info("starting", version=__version__, config=str(config_path), pid=os.getpid())
-    if settings.spool.durability == "none":
-        log.warning("check", warning='durability = "none": events are lost if the process dies')
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings, made))
+        _leave_threads_behind()
     finally:
         log.flush()
 
@@ -41,17 +44,35 @@ def command(config_path: Path) -> None:
 async def _serve(settings: Config, made: Plan) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    told = 0
 
-    def on_signal() -> None:
-        if stop.is_set():
+    # Not the loop's own signal handling: the second signal must work also when a handler holds the
+    # loop.
+    def on_signal(number: int, frame: object) -> None:
+        nonlocal told
+        told += 1
+        if told > 1:
             log.error("killed", reason="second signal while draining")
             log.flush()
             os._exit(1)
-        stop.set()
+        loop.call_soon_threadsafe(stop.set)
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
+        signal.signal(number, on_signal)
     service = Service(settings, made, log)
     service.start()
     await stop.wait()
     await service.stop()
+    told = 0  # from here on there is nothing to drain, and nothing to lose
+
+
+def _leave_threads_behind() -> None:
+    """End although a handler's thread goes on: a thread can't be ended, and Python would wait."""
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread():
+            thread.join(_THREAD_GRACE_S)
+    left = [t.name for t in threading.enumerate() if t is not threading.current_thread()]
+    if left:
+        log.warning("left behind", threads=" ".join(left))
+        log.flush()
+        os._exit(0)

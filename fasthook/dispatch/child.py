@@ -5,8 +5,10 @@ whatever the handler prints goes to standard error. It ends when its input does.
 """
 
 import asyncio
+import ctypes
 import inspect
 import os
+import signal
 import struct
 import sys
 import traceback
@@ -19,6 +21,7 @@ from fasthook.errors import Discard, Retry
 from fasthook.model import Delivery, Event, Handler, HandlerFactory, Undecoded
 from fasthook.values import decode as decode_value
 
+_PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 HEADER: Final = struct.Struct(">I")
 _MAX_ERROR_CHARS: Final = 500
 
@@ -93,6 +96,8 @@ def main() -> None:
 
     They may name secrets, and arguments are for everybody to see.
     """
+    # A parent that is killed can't end us, and a handler may go on for long.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     calls, results = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     # What the handler starts inherits 0 and 1: it must neither take calls nor answer them.
     with open(os.devnull, "rb") as nothing:

@@ -7,6 +7,7 @@ The line has no bound of its own; the backlog bounds all lines together.
 import asyncio
 import contextlib
 import math
+import traceback
 from collections import deque
 from collections.abc import Callable
 from time import perf_counter  # the loop's own clock stands still within a turn
@@ -22,6 +23,7 @@ from fasthook.model import Delivery, Event, Handler, Outcome, OutcomeKind, Undec
 #: A worker that never waits lets others have the loop after this long.
 _TURN_S = 0.002
 _MAX_ERROR_CHARS = 500
+_MAX_FRAMES = 20
 #: When the pool closes, a handler that does not let itself be cancelled is left behind after this.
 _STOP_GRACE_S = 2.0
 
@@ -121,8 +123,8 @@ class Lane:
                 kind = "retry"
                 after_s = error.after_s if isinstance(error, Retry) else None
                 retry_in_s = self._delay_s(attempt) if after_s is None else after_s
-            text = describe(error)
-            outcome = Outcome(delivery, self.name, attempt, kind, took_s, text, retry_in_s)
+            text, trace = describe(error), _trace_of(error)
+            outcome = Outcome(delivery, self.name, attempt, kind, took_s, text, retry_in_s, trace)
         self._settle(self, assignment, outcome)
 
     async def close(self) -> None:
@@ -143,6 +145,14 @@ def describe(error: BaseException) -> str:
     if isinstance(error, FasthookError):
         return (text or name)[:_MAX_ERROR_CHARS]
     return f"{name}: {text}"[:_MAX_ERROR_CHARS]
+
+
+def _trace_of(error: BaseException) -> str:
+    """Where the handler failed; nothing for what it raised on purpose."""
+    if isinstance(error, FasthookError):
+        return ""
+    frames = error.__traceback__.tb_next if error.__traceback__ is not None else None
+    return "".join(traceback.format_tb(frames, _MAX_FRAMES))
 
 
 class _Worker:

@@ -1,6 +1,7 @@
 """All handlers at work: deliveries in, outcomes out, retries in between."""
 
 import asyncio
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -44,7 +45,9 @@ class Pool:
         self._on_outcome = on_outcome
         self._chance = chance
         self._executors: list[Executor] = []
-        self._retries: set[asyncio.TimerHandle] = set()
+        self._retries: dict[asyncio.TimerHandle, float] = {}  # → loop time
+        self._drain_ends = math.inf
+        self._in_lanes = 0  # assignments that wait or run; not those between two attempts
         self._emptied: asyncio.Future[None] | None = None
         self._unsettled: dict[int, int] = {}  # id(delivery) → handlers, where it has several
         self.lanes = {registered.name: self._new_lane(registered) for registered in handlers}
@@ -79,11 +82,13 @@ class Pool:
         routes = self._routes[delivery.endpoint]
         if len(routes) > 1:
             self._unsettled[id(delivery)] = len(routes)
+        self._in_lanes += len(routes)
         payloads = delivery.payloads
         for lane, payload_index in routes:
             lane.offer(Assignment(delivery, payloads[payload_index]))
 
     def _settle(self, lane: Lane, assignment: Assignment, outcome: Outcome) -> None:
+        self._in_lanes -= 1
         self._on_outcome(outcome)
         if outcome.kind == "retry":
             self._retry(lane, assignment, outcome.retry_in_s)
@@ -96,16 +101,26 @@ class Pool:
                 return
             self._unsettled.pop(id(delivery), None)
         self.backlog.leave(delivery)
-        if self._emptied is not None and not self.backlog.count and not self._emptied.done():
-            self._emptied.set_result(None)
+        self._look_whether_drained()
 
     def _retry(self, lane: Lane, assignment: Assignment, after_s: float) -> None:
         def again() -> None:
-            self._retries.discard(timer)
+            del self._retries[timer]
+            self._in_lanes += 1
             lane.offer(assignment)
 
-        timer = asyncio.get_running_loop().call_later(after_s, again)
-        self._retries.add(timer)
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(after_s, again)
+        self._retries[timer] = loop.time() + after_s
+        self._look_whether_drained()
+
+    def _look_whether_drained(self) -> None:
+        """Whether nothing is left but retries that are due too late."""
+        if self._emptied is None or self._emptied.done():
+            return
+        is_due = any(due <= self._drain_ends for due in self._retries.values())
+        if not self.backlog.count or not (self._in_lanes or is_due):
+            self._emptied.set_result(None)
 
     async def drain(self, timeout_s: float) -> int:
         """Wait until nothing is left, or the time is over; how many deliveries are left.
@@ -113,7 +128,10 @@ class Pool:
         Retries that are due later than that are not waited for.
         """
         if self.backlog.count:
-            self._emptied = asyncio.get_running_loop().create_future()
+            loop = asyncio.get_running_loop()
+            self._drain_ends = loop.time() + timeout_s
+            self._emptied = loop.create_future()
+            loop.call_soon(self._look_whether_drained)
             await asyncio.wait([self._emptied], timeout=timeout_s)
         return self.backlog.count
 

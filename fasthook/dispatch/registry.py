@@ -1,6 +1,7 @@
 """Finds handlers by name among the installed packages' entry points."""
 
 import difflib
+import traceback
 from importlib.metadata import EntryPoint, entry_points
 from typing import Final
 
@@ -31,7 +32,8 @@ def find(name: str) -> Handler | HandlerFactory:
         found = point.load()
     except (Exception, SystemExit) as error:  # whatever the user's module does on import
         raise ConfigError(
-            f"handler {name!r} ({point.value}) can't be imported: {type(error).__name__}: {error}"
+            f"handler {name!r} ({point.value}) can't be imported: "
+            f"{type(error).__name__}: {error}{_place_of(error)}"
         ) from error
     if not isinstance(found, Handler | HandlerFactory):
         raise ConfigError(
@@ -39,6 +41,14 @@ def find(name: str) -> Handler | HandlerFactory:
             "expected a function with @fasthook.handler"
         )
     return found
+
+
+def _place_of(error: BaseException) -> str:
+    """Where an import failed, if it was in Python code at all."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if not f.filename.startswith("<frozen") and f.filename != __file__]
+    own = [f for f in own if "importlib" not in f.filename]
+    return f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
 
 
 def _package(point: EntryPoint) -> str:

@@ -253,7 +253,7 @@ class _Ed25519:
             from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
         except ImportError:
             raise ConfigError(
-                "Ed25519 signatures need: pip install 'fasthook[asymmetric]'"
+                "Ed25519 signatures need: pip install '.[asymmetric]' in fasthook's folder"
             ) from None
         self._invalid: type[Exception] = InvalidSignature
         self._encoding = encoding

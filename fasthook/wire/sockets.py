@@ -27,8 +27,13 @@ def open_sockets(address: str, *, mode: int = 0o660, group: str = "") -> list[so
 
 def check_address(address: str) -> None:
     """Raise `ConfigError` unless `open_sockets` knows this kind of address."""
-    if address != "systemd" and not (address.startswith("unix:") and len(address) > len("unix:")):
+    if address == "systemd":
+        return
+    path = address.removeprefix("unix:")
+    if path in ("", address):
         parse_tcp(address)
+    elif not os.path.isdir(os.path.dirname(os.path.abspath(path))):
+        raise ConfigError(f"{address!r}: no such directory: {os.path.dirname(path)}")
 
 
 def parse_tcp(address: str) -> tuple[str, int]:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from fasthook.plan import LOSES_EVENTS
 from tests.cli.conftest import configuration, endpoint
 
 
@@ -15,7 +16,7 @@ def test_a_good_configuration_is_shown_and_called_good(run, write):
     assert result.stdout.endswith(f"{path}: good\n")
     assert "/github" in result.stdout
     assert "env:SECRET_STRIPE" in result.stdout
-    assert result.stderr == ""
+    assert result.stderr == f"warning: {LOSES_EVENTS}\n"
 
 
 def test_a_report_as_json_parses(run, write):

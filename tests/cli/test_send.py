@@ -191,7 +191,7 @@ def test_where_nobody_listens_is_one_line_and_exit_code_1(run_process):
 
     one_line(result, 1)
     assert url in result.stderr
-    assert "refused" in result.stderr
+    assert "is `fasthook serve` running?" in result.stderr
 
 
 @pytest.mark.parametrize(
