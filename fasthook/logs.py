@@ -6,7 +6,10 @@ control characters are escaped.
 """
 
 import asyncio
+import contextlib
+import queue
 import sys
+import threading
 import time
 import traceback
 from typing import Any, Final, TextIO
@@ -17,6 +20,9 @@ LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 #: Lines that wait to be written. Beyond: they are dropped, counted, and the count is said.
 MAX_WAITING: Final = 20_000
 _FLUSH_S: Final = 0.1
+#: Of these collections, what may wait for a stream that is slow; beyond, lines are dropped.
+_MAX_TEXTS: Final = 64
+_STOP_S: Final = 1.0
 #: A value longer than this is cut: what a client sends must not fill the log.
 MAX_VALUE_CHARS: Final = 512
 
@@ -37,6 +43,7 @@ class Log:
         self._waiting: list[_Record] = []
         self._dropped = 0
         self._flusher: asyncio.TimerHandle | None = None
+        self._writer: _Writer | None = None
 
     def configure(self, form: str = "auto", level: str = "info") -> None:
         """`form`: "text", "json", or "auto": text with colours on a terminal, plain text else."""
@@ -91,12 +98,22 @@ class Log:
             dropped, self._dropped = self._dropped, 0
             records.append((time.time_ns(), 30, "log lines dropped", {"count": dropped}))
         render = self._as_json if self._is_json else self._as_text
-        try:
-            stream = self._stream or sys.stderr
-            stream.write("".join([render(record) for record in records]))
-            stream.flush()
-        except (OSError, ValueError):
-            pass  # nobody reads; a log that can't be written must not end the service
+        text = "".join([render(record) for record in records])
+        if self._writer is None:
+            write(self._stream or sys.stderr, text)
+        elif not self._writer.take(text):
+            self._dropped += len(records)
+
+    def start_writer(self) -> None:
+        """From here on a thread writes: a pipe that nobody reads must not hold the loop."""
+        self._writer = _Writer(self._stream or sys.stderr)
+
+    def stop_writer(self) -> None:
+        """Write what waits, if it goes fast, and write by ourselves again."""
+        self.flush()
+        if self._writer is not None:
+            self._writer.stop()
+            self._writer = None
 
     def _as_text(self, record: _Record) -> str:
         time_ns, level, message, fields = record
@@ -121,6 +138,41 @@ class Log:
         line = {"time": stamp, "level": _NAMES[level], "message": message}
         line |= {k: _plain(k, v) for k, v in fields.items() if v is not None and v != ""}
         return _one_line(msgspec.json.encode(line).decode()) + "\n"
+
+
+class _Writer:
+    """Writes text to a stream, in a thread of its own, at most so much behind."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._texts: queue.Queue[str | None] = queue.Queue(_MAX_TEXTS)
+        self._stream = stream
+        self._thread = threading.Thread(target=self._work, name="log", daemon=True)
+        self._thread.start()
+
+    def take(self, text: str) -> bool:
+        """Put `text` in line; false: there is no room."""
+        try:
+            self._texts.put_nowait(text)
+        except queue.Full:
+            return False
+        return True
+
+    def stop(self) -> None:
+        """Wait for what is in line, but not for ever."""
+        with contextlib.suppress(queue.Full):
+            self._texts.put(None, timeout=_STOP_S)
+        self._thread.join(_STOP_S)
+
+    def _work(self) -> None:
+        while (text := self._texts.get()) is not None:
+            write(self._stream, text)
+
+
+def write(stream: TextIO, text: str) -> None:
+    """Write `text`; a log that can't be written must not end the service."""
+    with contextlib.suppress(OSError, ValueError):
+        stream.write(text)
+        stream.flush()
 
 
 _last_second: tuple[int, time.struct_time] = (0, time.localtime(0))

@@ -32,13 +32,14 @@ def command(config_path: Path) -> None:
     made = plan.make(settings)
     for warning in made.warnings:
         log.warning("check", warning=warning)
+    log.start_writer()
     log.info("starting", version=__version__, config=str(config_path), pid=os.getpid())
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings, made))
         _leave_threads_behind()
     finally:
-        log.flush()
+        log.stop_writer()
 
 
 async def _serve(settings: Config, made: Plan) -> None:
@@ -53,7 +54,7 @@ async def _serve(settings: Config, made: Plan) -> None:
         told += 1
         if told > 1:
             log.error("killed", reason="second signal while draining")
-            log.flush()
+            log.stop_writer()
             os._exit(1)
         loop.call_soon_threadsafe(stop.set)
 
@@ -64,15 +65,23 @@ async def _serve(settings: Config, made: Plan) -> None:
     await stop.wait()
     await service.stop()
     told = 0  # from here on there is nothing to drain, and nothing to lose
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    if others and (await asyncio.wait(others, timeout=_THREAD_GRACE_S))[1]:
+        log.warning("left behind", tasks=" ".join(task.get_name() for task in others))
+        log.stop_writer()
+        os._exit(0)  # a handler that swallows its cancellation would hold us for ever
 
 
 def _leave_threads_behind() -> None:
     """End although a handler's thread goes on: a thread can't be ended, and Python would wait."""
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread():
+    threads = [t for t in threading.enumerate() if t is not threading.current_thread()]
+    for thread in threads:
+        if not thread.daemon:
             thread.join(_THREAD_GRACE_S)
-    left = [t.name for t in threading.enumerate() if t is not threading.current_thread()]
+    left = [t.name for t in threads if t.is_alive() and not t.daemon]
     if left:
         log.warning("left behind", threads=" ".join(left))
-        log.flush()
+        log.stop_writer()
         os._exit(0)

@@ -24,6 +24,8 @@ from fasthook.values import decode as decode_value
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 HEADER: Final = struct.Struct(">I")
 _MAX_ERROR_CHARS: Final = 500
+_MAX_FRAMES: Final = 20
+_MAX_TRACE_CHARS: Final = 10_000
 
 
 class Call(msgspec.Struct, array_like=True):
@@ -49,6 +51,7 @@ class Result(msgspec.Struct, array_like=True):
     kind: Literal["done", "discard", "retry", "error"]
     error: str = ""
     after_s: float | None = None
+    trace: str = ""
 
 
 def load(name: str, settings: dict[str, Any]) -> Handler:
@@ -75,8 +78,9 @@ def run(handler: Handler, call: Call) -> Result:
     except Retry as error:
         return Result("retry", str(error)[:_MAX_ERROR_CHARS], error.after_s)
     except Exception as error:
-        traceback.print_exc()
-        return Result("error", f"{type(error).__name__}: {error}"[:_MAX_ERROR_CHARS])
+        frames = error.__traceback__.tb_next if error.__traceback__ is not None else None
+        trace = "".join(traceback.format_tb(frames, _MAX_FRAMES))[:_MAX_TRACE_CHARS]
+        return Result("error", f"{type(error).__name__}: {error}"[:_MAX_ERROR_CHARS], None, trace)
     return Result("done")
 
 

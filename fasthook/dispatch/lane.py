@@ -16,8 +16,9 @@ from typing import Any
 import msgspec
 from aiolimiter import AsyncLimiter
 
-from fasthook.dispatch.runners import Runner, TimedOut
+from fasthook.dispatch.runners import HandlerRaised, Runner, TimedOut
 from fasthook.errors import Discard, FasthookError, Retry
+from fasthook.logs import log
 from fasthook.model import Delivery, Event, Handler, Outcome, OutcomeKind, Undecodable
 
 #: A worker that never waits lets others have the loop after this long.
@@ -26,6 +27,7 @@ _MAX_ERROR_CHARS = 500
 _MAX_FRAMES = 20
 #: When the pool closes, a handler that does not let itself be cancelled is left behind after this.
 _STOP_GRACE_S = 2.0
+_CANCEL_AGAIN_S = 5.0
 
 
 class Assignment(msgspec.Struct, gc=False, eq=False):
@@ -149,6 +151,8 @@ def describe(error: BaseException) -> str:
 
 def _trace_of(error: BaseException) -> str:
     """Where the handler failed; nothing for what it raised on purpose."""
+    if isinstance(error, HandlerRaised):
+        return error.trace
     if isinstance(error, FasthookError):
         return ""
     frames = error.__traceback__.tb_next if error.__traceback__ is not None else None
@@ -212,6 +216,8 @@ class _Worker:
             error = await self._attempt(assignment, began)
             now = perf_counter()
             lane.settle(assignment, error, now - began)
+            # An idle worker must not hold what the last attempt held: errors know their frames.
+            del error, assignment
             if self._runner.is_held:
                 await self._runner.recover()
             if now - turn_began > _TURN_S:
@@ -253,6 +259,9 @@ class _Worker:
         It may have been swallowed, or still be on its way to the worker's next `await`.
         """
         self._is_overdue = False
+        if self._timer is not None:
+            self._timer.cancel()  # it would tell this attempt again, and come late for the next
+            self._timer = None
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(0)
         while task.cancelling():
@@ -266,5 +275,9 @@ class _Worker:
         if left_s > 0:
             self._timer = self._loop.call_later(left_s, self._look)
         elif self._task is not None:
+            if self._is_overdue:
+                log.warning("timeout ignored", handler=self._lane.name, seconds=round(-left_s, 1))
             self._is_overdue = True
             self._task.cancel()
+            # A handler may swallow the cancellation, and go on: it is told again.
+            self._timer = self._loop.call_later(_CANCEL_AGAIN_S, self._look)

@@ -146,7 +146,7 @@ class ProcessRunner:
         if result.kind == "retry":
             raise Retry(result.error, after=result.after_s)
         if result.kind == "error":
-            raise HandlerRaised(result.error)
+            raise HandlerRaised(result.error, result.trace)
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         self._process = await asyncio.create_subprocess_exec(
@@ -186,10 +186,11 @@ class ProcessRunner:
 
 
 class HandlerRaised(FasthookError):
-    """The handler raised in its child process; the text says what."""
+    """The handler raised in its child process; the text says what, and `trace` where."""
 
-    def __str__(self) -> str:
-        return str(self.args[0])
+    def __init__(self, text: str, trace: str) -> None:
+        super().__init__(text)
+        self.trace = trace
 
 
 def _call(event: Event[Any]) -> Call:

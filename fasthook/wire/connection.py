@@ -15,6 +15,7 @@ from fasthook.wire.answers import CONTINUE, INTERNAL_ERROR, Answer, DateLine, re
 from fasthook.wire.limits import (
     LINGER_BYTES,
     LINGER_S,
+    MAX_A_TURN,
     MAX_UNANSWERED,
     WRITE_HIGH_WATER_BYTES,
     Limits,
@@ -41,6 +42,9 @@ class Owner(Protocol):
 
     def closed(self, connection: "Connection") -> None:
         """The connection is gone."""
+
+    def soon(self, callback: Callable[[], None]) -> None:
+        """Call back in the next turn of the loop."""
 
     def refused(self, rejection: Rejection, peer: str) -> None:
         """A request was refused before `receive` saw it."""
@@ -160,6 +164,10 @@ class Connection(asyncio.Protocol):
                     break
                 self._ask(request)
                 if not reader.buffer:
+                    break
+                if self._asked - before >= MAX_A_TURN:
+                    self._pause()
+                    self._owner.soon(self._resume)
                     break
         except Rejection as rejection:
             self._refuse(rejection)
@@ -321,7 +329,7 @@ class Connection(asyncio.Protocol):
         if self._lingered_bytes >= 0 or self._is_write_blocked:
             self._transport.abort()
         elif self._phase is Phase.IDLE or self._reader.has_only_blank_lines:
-            self._transport.close()
+            self.close()
         else:
             part = "head" if self._phase is Phase.HEAD else "body"
             self._refuse(RequestTimeout(f"the {part} was not complete in time"))
@@ -333,12 +341,25 @@ class Connection(asyncio.Protocol):
         if self._asked != self._answered:
             self._last = self._asked - 1
         elif self._reader.phase is Phase.IDLE:
-            self._transport.close()
+            self.close()
+
+    def close(self) -> None:
+        """End it; at once if the client has not read its answers, for it may never do so."""
+        if self._transport is not None:
+            if self._transport.get_write_buffer_size():
+                self._transport.abort()
+            else:
+                self._transport.close()
 
     def abort(self) -> None:
         """Cut the connection off."""
         if self._transport is not None:
             self._transport.abort()
+
+    @property
+    def has_sent_nothing_whole(self) -> bool:
+        """Whether it waits for the end of its first head."""
+        return self._phase is Phase.HEAD and not self._asked
 
     @property
     def is_idle(self) -> bool:

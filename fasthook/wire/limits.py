@@ -20,6 +20,8 @@ MAX_BLANK_LINES: Final = 4
 MAX_CHUNK_OVERHEAD_BYTES: Final = 16 * KiB
 #: Requests of one connection that wait for an answer. Beyond: reading pauses.
 MAX_UNANSWERED: Final = 16
+#: Requests of one connection in one turn of the loop. Beyond: the others have their turn first.
+MAX_A_TURN: Final = 16
 #: Bytes of answers that a client has not read. Beyond: nothing more is read from it.
 WRITE_HIGH_WATER_BYTES: Final = 64 * KiB
 #: After a refusal, what is read and thrown away so that the answer reaches the client. Beyond: RST.

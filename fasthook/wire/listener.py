@@ -124,9 +124,12 @@ class Listener:
                 if not connection.served:
                     break
         if idle is None:
+            # Heads that trickle in: a flood of them must not keep whole ones out, either.
+            idle = next((c for c in self._connections if c.has_sent_nothing_whole), None)
+        if idle is None:
             return False
         del self._connections[idle]  # it counts no more, though its end comes a turn later
-        idle.expire()
+        idle.close()
         return True
 
     async def _adopt(self, accepted: socket.socket) -> None:
@@ -144,6 +147,10 @@ class Listener:
     def _new_connection(self) -> Connection:
         reader = RequestReader(self._body_limit, self._small_body, self.budget, self._singletons)
         return Connection(self, reader, self._receive, self._loop.time)
+
+    def soon(self, callback: Callable[[], None]) -> None:
+        """Call back in the next turn of the loop."""
+        self._loop.call_soon(callback)
 
     def opened(self, connection: Connection) -> None:
         """A connection has its transport."""

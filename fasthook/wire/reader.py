@@ -54,7 +54,8 @@ SINGLETONS: Final = frozenset(
     }
 )
 # Hosts that were found well-formed. A sender always names the same; bounded, since it is its word.
-_MAX_KNOWN_HOSTS: Final = 256
+_MAX_KNOWN_HOSTS: Final = 16
+_MAX_KNOWN_HOST_BYTES: Final = 100
 _MAX_LENGTH_DIGITS: Final = 20
 _CR: Final = ord("\r")
 
@@ -88,6 +89,7 @@ class RequestReader:
         "_request",
         "_parts",
         "_missing",
+        "_received",
         "_reserved",
         "_chunked",
         "_was_asked",
@@ -110,6 +112,7 @@ class RequestReader:
         self.buffer = b""
         self._position = 0
         self._reserved = 0
+        self._received = 0  # bytes of the parts of a body
         self._missing = 0
         self._parts: list[bytes] = []
         self._new_parser()
@@ -136,10 +139,12 @@ class RequestReader:
         # Parts of a long body are kept as they are and joined once, not copied at each read.
         elif len(data) <= self._missing:
             self._parts.append(data)
+            self._received += len(data)
             self._missing -= len(data)
             return
         else:
             self._parts.append(data[: self._missing])
+            self._received += self._missing
             self.buffer = data[self._missing :]
             self._missing = 0
         self._position = 0
@@ -359,7 +364,7 @@ class RequestReader:
             raise BadHttp("no Host field")  # RFC 9112 §3.2
         if not _HOST.fullmatch(host):
             raise BadHttp("malformed Host field")
-        if len(self._known_hosts) < _MAX_KNOWN_HOSTS:
+        if len(self._known_hosts) < _MAX_KNOWN_HOSTS and len(host) <= _MAX_KNOWN_HOST_BYTES:
             self._known_hosts.add(host)
 
     # --- the body ---------------------------------------------------------------------------------
@@ -368,10 +373,13 @@ class RequestReader:
         """Whether a body with a Content-Length is whole; if so the request has it."""
         if self._missing:
             self._wait_for_body()
+            # As it comes, not as it is announced: announcing costs a client nothing.
+            self._reserve(self._received - self._reserved)
             return False
         if self._parts:
             request.body = b"".join(self._parts)
             self._parts = []
+            self._received = 0
             self._budget.release(self._reserved)
             self._reserved = 0
             # httptools has seen the head alone; with the body it is ready for the next one.
@@ -379,12 +387,11 @@ class RequestReader:
         return True
 
     def _wait_for_body(self) -> None:
-        if self.phase != Phase.BODY:
-            self.phase = Phase.BODY
-            self._reserve(self._missing)
+        self.phase = Phase.BODY
         piece = self.buffer[self._position :]
         if piece:
             self._parts.append(piece)
+            self._received += len(piece)
             self._missing -= len(piece)
             self._position = len(self.buffer)
 

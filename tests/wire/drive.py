@@ -97,6 +97,7 @@ class FakeTransport:
 
     def __init__(self) -> None:
         self.sent = b""
+        self.unread = 0  # bytes that the client has not taken
         self.reads = True
         self.is_eof = self.is_closed = self.is_aborted = False
 
@@ -112,6 +113,9 @@ class FakeTransport:
         if self.is_eof:
             raise RuntimeError("Cannot call write() after write_eof()")
         self.sent += data
+
+    def get_write_buffer_size(self) -> int:
+        return self.unread
 
     def can_write_eof(self) -> bool:
         return True
@@ -151,6 +155,7 @@ class Wire:
         self.failures: list[BaseException] = []
         self.requests: list[Request] = []
         self.is_open = False
+        self.turns: list = []
         self.on_request = lambda number: ACCEPTED if answers else None
         self.transport = FakeTransport()
         self.connection = Connection(self, new_reader(self.budget), self._receive, lambda: self.now)
@@ -161,6 +166,9 @@ class Wire:
         assert number == len(self.requests)
         self.requests.append(request)
         return self.on_request(number)
+
+    def soon(self, callback) -> None:
+        self.turns.append(callback)
 
     def opened(self, connection: Connection) -> None:
         self.is_open = True
@@ -177,6 +185,8 @@ class Wire:
     def feed(self, *pieces: bytes) -> None:
         for piece in pieces:
             self.connection.data_received(piece)
+            while self.turns:
+                self.turns.pop(0)()
 
     def answer(self, *numbers: int, status: int = 202) -> None:
         for number in numbers:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fasthook.errors import BadHttp, RequestTimeout
 from fasthook.wire.answers import CONTINUE, render
-from fasthook.wire.limits import LINGER_BYTES, LINGER_S, MAX_UNANSWERED, KiB, Limits
+from fasthook.wire.limits import LINGER_BYTES, LINGER_S, MAX_A_TURN, MAX_UNANSWERED, KiB, Limits
 from tests.wire import drive
 from tests.wire.drive import Wire
 
@@ -484,8 +484,8 @@ def test_a_lost_connection_is_left_alone():
 
 def test_a_lost_connection_gives_its_memory_back():
     wire = Wire()
-    wire.feed(HEAD_ALONE, b"b")
-    assert wire.budget.used == 4
+    wire.feed(HEAD_ALONE, b"bo")
+    assert wire.budget.used == 2
     wire.connection.connection_lost(None)
     assert wire.budget.used == 0
 
@@ -571,3 +571,38 @@ def test_the_peer_is_an_address_or_unix():
     wire.transport.get_extra_info = lambda name: ""
     wire.connection.connection_made(wire.transport)
     assert wire.connection.peer == "unix"
+
+
+# --- one among many -------------------------------------------------------------------------------
+
+
+def test_a_flood_on_one_connection_leaves_the_others_their_turn():
+    wire = Wire(answers=True)
+    wire.connection.data_received(GET * 1000)
+    assert len(wire.requests) == MAX_A_TURN
+    assert not wire.transport.reads
+    for turn in range(2, 5):
+        wire.turns.pop()()
+        assert len(wire.requests) == MAX_A_TURN * turn
+        assert not wire.transport.reads
+    while wire.turns:
+        wire.turns.pop()()
+    assert len(wire.requests) == 1000
+    assert wire.transport.reads
+
+
+def test_an_idle_client_that_never_read_its_answers_is_cut_off():
+    wire = Wire(Limits(idle_timeout_s=75), answers=True)
+    wire.feed(GET)
+    wire.transport.unread = 100
+    wire.at(wire.now + 75)
+    assert wire.transport.is_aborted
+
+
+def test_what_is_announced_takes_nothing_of_the_budget():
+    wire = Wire()
+    wire.feed(b"POST /h HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n", b"x" * 10, b"y" * 5)
+    assert wire.budget.used == 15
+    wire.feed(b"z" * (100_000 - 15))
+    assert wire.budget.used == 0
+    assert len(wire.requests[0].body) == 100_000

@@ -363,9 +363,9 @@ def test_memory_of_unfinished_bodies_is_shared_and_comes_back():
 
     async def main():
         async with house(limits=Limits(max_bytes_in_flight=1000)) as opened:
-            first = await opened.enter(head + b"x")
-            await until(lambda: opened.listener.budget.used == 600)
-            second = opened.come(head + b"x")
+            first = await opened.enter(head + b"x" * 590)
+            await until(lambda: opened.listener.budget.used == 590)
+            second = opened.come(head + b"x" * 590)
             assert (await hear(second, b"")).startswith(b"HTTP/1.1 503 ")
             second.close()
             first.close()

@@ -645,12 +645,12 @@ def test_the_limit_is_that_of_the_path():
 def test_a_body_that_the_budget_has_no_room_for_is_refused(chunked):
     budget = ByteBudget(100)
     first, second = drive.new_reader(budget), drive.new_reader(budget)
-    first.feed(post(b"Content-Length: 60\r\n", b"x"))
+    first.feed(post(b"Content-Length: 61\r\n", b"x" * 60))
     assert first.next_request() is None
     if chunked:
         second.feed(post(b"Transfer-Encoding: chunked\r\n", b"32\r\n" + b"y" * 49))
     else:
-        second.feed(post(b"Content-Length: 50\r\n", b"y"))
+        second.feed(post(b"Content-Length: 50\r\n", b"y" * 49))
     with pytest.raises(OutOfMemoryBudget):
         second.next_request()
     second.close()
