@@ -374,8 +374,12 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def _resume(self) -> None:
-        if self._is_paused and self._transport is not None and not self._is_write_blocked:
+        transport = self._transport
+        # We may be called a turn later than we asked for: the connection may be ending by now.
+        if transport is None or transport.is_closing():
+            return
+        if self._is_paused and not self._is_write_blocked:
             self._is_paused = False
-            self._transport.resume_reading()
+            transport.resume_reading()
             # What was read before the pause stands in the reader; no new bytes will announce it.
             self._advance()

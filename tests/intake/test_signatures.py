@@ -24,11 +24,13 @@ from fasthook.intake.schemes import Scheme
 from fasthook.intake.signatures import (
     MAX_SIGNATURES,
     BodyVerifier,
+    KeyedHash,
     SignatureVerifier,
     Unsigned,
     key_of,
     verifier_of,
 )
+from fasthook.model import Request
 from tests.intake.support import NOW_S, PROVIDERS, SECRET, request_of, signed, with_header
 
 SCHEMES = {name: catalogue.load(name).schemes["default"] for name in PROVIDERS}
@@ -495,3 +497,30 @@ def test_a_comparison_with_equals_would_have_been_found():
     assert list(unsafe_comparisons("if expected == claimed: pass"))
     assert list(unsafe_comparisons("ok = mac.hexdigest() != self._signature"))
     assert not list(unsafe_comparisons("ok = scheme.kind == 'token'"))
+
+
+@given(
+    st.binary(min_size=1, max_size=200),
+    st.lists(st.binary(max_size=50), max_size=4),
+    st.sampled_from(["md5", "sha1", "sha256", "sha384", "sha512"]),
+)
+def test_a_keyed_hash_is_the_hmac_of_the_standard_library(key, pieces, name):
+    assert KeyedHash(key, name).digest(*pieces) == hmac.digest(key, b"".join(pieces), name)
+
+
+def test_a_forged_body_is_hashed_once():
+    """A forgery must not cost more than what is genuine."""
+    hashed = []
+
+    class Counting(KeyedHash):
+        def digest(self, *pieces):
+            hashed.append(pieces)
+            return super().digest(*pieces)
+
+    verifier = verifier_of(Scheme(header="X-Signature"), [b"secret"])
+    verifier._keyed = [Counting(b"secret", "sha256")]
+    verifier._general._comparers = []
+    headers = {b"x-signature": b"0" * 64}
+    with pytest.raises(BadSignature):
+        verifier.verify(Request(b"POST", b"/", b"/", b"", headers, True, None, b"body"), 0.0)
+    assert len(hashed) == 1

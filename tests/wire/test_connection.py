@@ -606,3 +606,12 @@ def test_what_is_announced_takes_nothing_of_the_budget():
     wire.feed(b"z" * (100_000 - 15))
     assert wire.budget.used == 0
     assert len(wire.requests[0].body) == 100_000
+
+
+def test_a_flood_whose_connection_ends_between_two_turns_ends_there():
+    wire = Wire(answers=True)
+    wire.connection.data_received(GET * 100)
+    wire.transport.abort()
+    wire.turns.pop()()
+    assert len(wire.requests) == MAX_A_TURN
+    assert wire.failures == []
