@@ -201,7 +201,9 @@ class _Worker:
         await self._runner.close()
 
     async def _work(self) -> None:
-        lane = self._lane
+        lane, run = self._lane, self._runner.run
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - `start` made it
         turn_began = 0.0
         while not self._is_stopping:
             if not lane._line:
@@ -212,8 +214,26 @@ class _Worker:
             if lane.limiter is not None:
                 await lane.limiter.acquire()
             assignment.attempt += 1
+            error: BaseException | None = None
             began = perf_counter()
-            error = await self._attempt(assignment, began)
+            if isinstance(assignment.payload, Undecodable):
+                what = assignment.payload.error
+                error = Discard(f"the payload does not fit the handler's type: {what}")
+            else:
+                self._watch(began)
+                lane.running += 1
+                try:
+                    await run(Event(assignment.delivery, assignment.payload, assignment.attempt))
+                # The only `except` this wide: also sys.exit() in a handler is just an attempt.
+                except BaseException as raised:
+                    if self._is_stopping and isinstance(raised, asyncio.CancelledError):
+                        raise
+                    error = self._cause(raised)
+                finally:
+                    self._deadline = math.inf
+                    lane.running -= 1
+                if task.cancelling() and not self._is_stopping:
+                    await self._absorb(task)
             now = perf_counter()
             lane.settle(assignment, error, now - began)
             # An idle worker must not hold what the last attempt held: errors know their frames.
@@ -224,34 +244,21 @@ class _Worker:
                 await asyncio.sleep(0)
                 turn_began = perf_counter()
 
-    async def _attempt(self, assignment: Assignment, began: float) -> BaseException | None:
-        """Run the handler once; what it raised, or None."""
-        lane, payload = self._lane, assignment.payload
-        if isinstance(payload, Undecodable):
-            return Discard(f"the payload does not fit the handler's type: {payload.error}")
-        lane.running += 1
-        # One timer a worker, moved on lazily: arming and disarming one for each attempt would
-        # cost more than the rest of the worker's own work.
-        self._deadline = began + lane.handler.timeout_s
+    def _watch(self, began: float) -> None:
+        """Give the attempt its deadline.
+
+        One timer a worker, moved on lazily: arming and disarming one for each attempt would cost
+        more than the rest of the worker's own work.
+        """
+        self._deadline = began + self._lane.handler.timeout_s
         if self._timer is None:
-            self._timer = self._loop.call_later(lane.handler.timeout_s, self._look)
-        try:
-            await self._runner.run(Event(assignment.delivery, payload, assignment.attempt))
-        except asyncio.CancelledError as error:
-            if self._is_stopping:
-                raise
-            if self._is_overdue:
-                return TimedOut(f"took more than {lane.handler.timeout_s:g} s")
-            return error
-        # The only `except` this wide: also sys.exit() in a handler is no more than an attempt.
-        except BaseException as error:
-            return error
-        finally:
-            self._deadline = math.inf
-            lane.running -= 1
-            if self._task is not None and self._task.cancelling() and not self._is_stopping:
-                await self._absorb(self._task)
-        return None
+            self._timer = self._loop.call_later(self._lane.handler.timeout_s, self._look)
+
+    def _cause(self, raised: BaseException) -> BaseException:
+        """Why the attempt failed, which a cancellation alone does not say."""
+        if self._is_overdue and isinstance(raised, asyncio.CancelledError):
+            return TimedOut(f"took more than {self._lane.handler.timeout_s:g} s")
+        return raised
 
     async def _absorb(self, task: "asyncio.Task[None]") -> None:
         """Take a cancellation that was meant for the handler: of a timeout, or of its own making.

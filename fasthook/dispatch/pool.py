@@ -101,7 +101,8 @@ class Pool:
                 return
             self._unsettled.pop(id(delivery), None)
         self.backlog.leave(delivery)
-        self._look_whether_drained()
+        if self._emptied is not None:
+            self._look_whether_drained()
 
     def _retry(self, lane: Lane, assignment: Assignment, after_s: float) -> None:
         def again() -> None:

@@ -70,10 +70,11 @@ class KeyedHash:
         self._inner.update(bytes(byte ^ 0x36 for byte in key))
         self._outer.update(bytes(byte ^ 0x5C for byte in key))
 
-    def digest(self, *pieces: bytes) -> bytes:
+    def digest(self, message: bytes, *more: bytes) -> bytes:
         """The MAC of one message, given in pieces."""
         inner = self._inner.copy()
-        for piece in pieces:
+        inner.update(message)
+        for piece in more:
             inner.update(piece)
         outer = self._outer.copy()
         outer.update(inner.digest())

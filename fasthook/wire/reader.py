@@ -58,6 +58,7 @@ _MAX_KNOWN_HOSTS: Final = 16
 _MAX_KNOWN_HOST_BYTES: Final = 100
 _MAX_LENGTH_DIGITS: Final = 20
 _CR: Final = ord("\r")
+_TAB: Final = ord("\t")
 
 
 class Phase(IntEnum):
@@ -152,31 +153,38 @@ class RequestReader:
     def next_request(self) -> Request | None:
         """The next whole request, or None: more bytes are needed. Raises `Rejection`."""
         request = self._request
-        if request is None:
-            if self._position == len(self.buffer):
-                return None
-            request = self._take_head()
+        try:
             if request is None:
-                return None
-            missing = self._missing
-            if missing:
-                # By far most bodies came with their head: no part is kept, nothing is joined.
-                start = self._position
-                end = start + missing
-                buffer = self.buffer
-                if end <= len(buffer):
-                    request.body = body = buffer[start:end]
-                    self._missing = 0
-                    if end == len(buffer):
-                        # Let go of it now: the next read then finds its memory warm, whereas each
-                        # connection holding on to its last one costs a cache of them.
-                        self.buffer = b""
-                        end = 0
-                    self._position = end
-                    self._parse(body)
-                    self.phase = Phase.IDLE
-                    return request
-        return self._take_rest(request)
+                if self._position == len(self.buffer):
+                    return None
+                request = self._take_head()
+                if request is None:
+                    return None
+                missing = self._missing
+                if missing:
+                    # By far most bodies came with their head: nothing is kept, nothing joined.
+                    start = self._position
+                    end = start + missing
+                    buffer = self.buffer
+                    if end <= len(buffer):
+                        request.body = body = buffer[start:end]
+                        self._missing = 0
+                        if end == len(buffer):
+                            # Let go of it now: the next read then finds its memory warm, whereas
+                            # each connection holding on to its last one costs a cache of them.
+                            self.buffer = b""
+                            end = 0
+                        self._position = end
+                        self._parser.feed_data(body)
+                        self.phase = Phase.IDLE
+                        return request
+            return self._take_rest(request)
+        except httptools.HttpParserUpgrade:
+            raise NoTunnel("CONNECT or a protocol upgrade") from None
+        except httptools.HttpParserCallbackError:
+            raise  # ours, and no fault of the sender
+        except httptools.HttpParserError as error:
+            raise BadHttp(str(error)) from None
 
     def _take_rest(self, request: Request) -> Request | None:
         """The request, once its body is whole."""
@@ -236,13 +244,13 @@ class RequestReader:
         if end == 3:
             self.phase = Phase.HEAD
             self._check_length(buffer, start, len(buffer))
-            self._parse(buffer[start + fed :])
+            self._parser.feed_data(buffer[start + fed :])
             self._fed = len(buffer) - start
             return None
         if end - start > MAX_LINE_BYTES:
             self._check_length(buffer, start, end)
         head = buffer[start:end]
-        self._parse(head[fed:] if fed else head)
+        self._parser.feed_data(head[fed:] if fed else head)
         if not self._callbacks.is_complete:
             raise BadHttp("the head does not end where its blank line stands")
         self._fed = self._blank_lines = 0
@@ -274,16 +282,6 @@ class RequestReader:
         if max(map(len, buffer[start:end].split(b"\r\n"))) > MAX_LINE_BYTES:
             raise HeadersTooLarge(f"header field of more than {MAX_LINE_BYTES} bytes")
 
-    def _parse(self, data: bytes) -> None:
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            raise NoTunnel("CONNECT or a protocol upgrade") from None
-        except httptools.HttpParserCallbackError:
-            raise  # ours, and no fault of the sender
-        except httptools.HttpParserError as error:
-            raise BadHttp(str(error)) from None
-
     def _begin_request(self, head: bytes) -> Request:
         try:
             method, target, rest = head.split(b" ", 2)
@@ -298,7 +296,8 @@ class RequestReader:
         # value: rare, so one look decides whether to read the head with care.
         if count > MAX_FIELDS:
             raise HeadersTooLarge(f"{count} header fields, limit {MAX_FIELDS}")
-        if count != len(headers) or b"\t" in head or b" \r\n" in head:
+        # (A byte of bytes is looked for as an int: as bytes it costs an exception inside CPython.)
+        if count != len(headers) or _TAB in head or head.find(b" \r\n") >= 0:
             self._read_fields(request)
             headers = request.headers
         if headers.get(b"host") not in self._known_hosts or not rest.startswith(b"HTTP/1.1\r\n"):
@@ -383,7 +382,7 @@ class RequestReader:
             self._budget.release(self._reserved)
             self._reserved = 0
             # httptools has seen the head alone; with the body it is ready for the next one.
-            self._parse(request.body)
+            self._parser.feed_data(request.body)
         return True
 
     def _wait_for_body(self) -> None:

@@ -167,8 +167,8 @@ class Wire:
         self.requests.append(request)
         return self.on_request(number)
 
-    def soon(self, callback) -> None:
-        self.turns.append(callback)
+    def arrived(self, connection: Connection) -> None:
+        self.turns.append(connection.advance)
 
     def opened(self, connection: Connection) -> None:
         self.is_open = True

@@ -579,9 +579,7 @@ def test_the_peer_is_an_address_or_unix():
 def test_a_flood_on_one_connection_leaves_the_others_their_turn():
     wire = Wire(answers=True)
     wire.connection.data_received(GET * 1000)
-    assert len(wire.requests) == MAX_A_TURN
-    assert not wire.transport.reads
-    for turn in range(2, 5):
+    for turn in range(1, 5):
         wire.turns.pop()()
         assert len(wire.requests) == MAX_A_TURN * turn
         assert not wire.transport.reads
@@ -611,7 +609,46 @@ def test_what_is_announced_takes_nothing_of_the_budget():
 def test_a_flood_whose_connection_ends_between_two_turns_ends_there():
     wire = Wire(answers=True)
     wire.connection.data_received(GET * 100)
+    wire.turns.pop()()
     wire.transport.abort()
     wire.turns.pop()()
     assert len(wire.requests) == MAX_A_TURN
     assert wire.failures == []
+
+
+# --- between the bytes and the look at them -------------------------------------------------------
+
+
+def test_what_came_before_the_end_of_the_input_is_still_answered():
+    wire = Wire(answers=True)
+    wire.connection.data_received(GET)
+    wire.connection.eof_received()
+    assert wire.statuses == [202]
+
+
+def test_what_came_before_the_connection_was_lost_is_not_accepted():
+    wire = Wire(answers=True)
+    wire.connection.data_received(GET)
+    wire.connection.connection_lost(None)
+    wire.turns.pop()()
+    assert wire.requests == []
+
+
+def test_bytes_in_time_are_not_late_because_nobody_looked_at_them_yet():
+    wire = Wire(Limits(idle_timeout_s=75), answers=True)
+    wire.connection.data_received(GET)
+    assert not wire.connection.is_idle
+    wire.at(wire.now + 76)
+    wire.connection.drain()
+    assert not wire.transport.is_closing()
+    wire.turns.pop()()
+    assert wire.statuses == [202]
+
+
+def test_several_reads_of_a_turn_are_looked_at_once():
+    wire = Wire(answers=True)
+    wire.connection.data_received(GET[:5])
+    wire.connection.data_received(GET[5:] + GET)
+    assert len(wire.turns) == 1
+    wire.turns.pop()()
+    assert wire.statuses == [202, 202]
