@@ -5,6 +5,7 @@ library's counters, with their locks and labels, would cost the hot path a tenth
 """
 
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ from fasthook.wire.answers import Answer, render
 from fasthook.wire.connection import Connection
 
 _BUCKETS_S: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0)
+_FIRST_BUCKET_S: Final = _BUCKETS_S[0]
 _METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -32,6 +34,7 @@ class _HandlerCounts:
 
     def __init__(self) -> None:
         self.outcomes = {"done": 0, "retry": 0, "dead": 0}
+        #: By bucket, but for the first: that has what is in none of the others.
         self.durations = [0] * (len(_BUCKETS_S) + 1)
         self.seconds = 0.0
 
@@ -41,7 +44,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.requests: dict[tuple[str, str], int] = {}  # (endpoint, kind of delivery or a status)
-        self._handlers: dict[str, _HandlerCounts] = {}
+        self._handlers: defaultdict[str, _HandlerCounts] = defaultdict(_HandlerCounts)
 
     def request(self, endpoint: str, result: str) -> None:
         """Count an answered request."""
@@ -50,13 +53,12 @@ class Metrics:
 
     def outcome(self, outcome: Outcome) -> None:
         """Count an attempt."""
-        counts = self._handlers.get(outcome.handler)
-        if counts is None:
-            counts = self._handlers[outcome.handler] = _HandlerCounts()
+        counts = self._handlers[outcome.handler]
         counts.outcomes[outcome.kind] += 1
         seconds = outcome.duration_s
-        counts.durations[bisect_left(_BUCKETS_S, seconds) if seconds > _BUCKETS_S[0] else 0] += 1
         counts.seconds += seconds
+        if seconds > _FIRST_BUCKET_S:
+            counts.durations[bisect_left(_BUCKETS_S, seconds)] += 1
 
     def families(self) -> Iterable[Metric]:
         """As Prometheus has them."""
@@ -77,14 +79,14 @@ class Metrics:
             "fasthook_attempt_duration_seconds", "How long attempts took.", labels=("handler",)
         )
         for name, counts in sorted(self._handlers.items()):
-            duration.add_metric((name,), _cumulative(counts.durations), counts.seconds)
+            duration.add_metric((name,), _cumulative(counts), counts.seconds)
         yield duration
 
 
-def _cumulative(counts: list[int]) -> list[tuple[str, float]]:
-    total = 0
+def _cumulative(counts: _HandlerCounts) -> list[tuple[str, float]]:
+    total = sum(counts.outcomes.values()) - sum(counts.durations)
     buckets = []
-    for bound, count in zip((*map(str, _BUCKETS_S), "+Inf"), counts, strict=True):
+    for bound, count in zip((*map(str, _BUCKETS_S), "+Inf"), counts.durations, strict=True):
         total += count
         buckets.append((bound, float(total)))
     return buckets

@@ -9,7 +9,7 @@ import binascii
 import hashlib
 import hmac
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from fasthook.errors import BadSignature, ConfigError, NoSignature, StaleTimestamp
@@ -74,8 +74,9 @@ class KeyedHash:
         """The MAC of one message, given in pieces."""
         inner = self._inner.copy()
         inner.update(message)
-        for piece in more:
-            inner.update(piece)
+        if more:
+            for piece in more:
+                inner.update(piece)
         outer = self._outer.copy()
         outer.update(inner.digest())
         return outer.digest()
@@ -293,15 +294,15 @@ def _comparer(scheme: Scheme, key: bytes) -> _Comparer:
 # --- keys and encodings ---------------------------------------------------------------------------
 
 
-def _hex(digest: bytes) -> bytes:
-    return digest.hex().encode()
-
-
 def _base64(digest: bytes) -> bytes:
     return binascii.b2a_base64(digest, newline=False)
 
 
-ENCODERS: Final = {"hex": _hex, "base64": _base64, "base64url": base64.urlsafe_b64encode}
+ENCODERS: Final[dict[str, Callable[[bytes], bytes]]] = {
+    "hex": binascii.hexlify,
+    "base64": _base64,
+    "base64url": base64.urlsafe_b64encode,
+}
 
 
 def _decode_canonical(text: bytes, encoding: str) -> bytes | None:

@@ -125,7 +125,11 @@ class Connection(asyncio.Protocol):
             self._linger(len(data))
             return
         self._reader.feed(data)
-        self._announce()
+        # Reading all sockets first, and only then looking at what came, keeps our code in the
+        # processor's caches; system calls in between would displace it (bench/compare.py).
+        if not self._has_news:
+            self._has_news = True
+            self._owner.arrived(self)
 
     def eof_received(self) -> bool:
         if self._has_news:
@@ -155,16 +159,6 @@ class Connection(asyncio.Protocol):
 
     # --- requests ---------------------------------------------------------------------------------
 
-    def _announce(self) -> None:
-        """Ask for `advance`.
-
-        Reading all sockets first, and only then looking at what came, keeps our code in the
-        processor's caches; system calls in between would displace it (bench/compare.py).
-        """
-        if not self._has_news:
-            self._has_news = True
-            self._owner.arrived(self)
-
     def advance(self) -> None:
         """Take requests until the bytes, or the places for unanswered ones, are used up."""
         self._has_news = False
@@ -172,10 +166,7 @@ class Connection(asyncio.Protocol):
         if transport is None or transport.is_closing():
             return  # nobody would hear the answers
         if self._is_paused:
-            if self._is_write_blocked:
-                return
-            self._is_paused = False
-            transport.resume_reading()
+            self._read_on()
         before = self._asked
         reader = self._reader
         try:
@@ -191,7 +182,8 @@ class Connection(asyncio.Protocol):
                     break
                 if self._asked - before >= MAX_A_TURN:
                     self._pause()
-                    self._announce()
+                    self._has_news = True
+                    self._owner.arrived(self)
                     break
         except Rejection as rejection:
             self._refuse(rejection)
@@ -199,11 +191,7 @@ class Connection(asyncio.Protocol):
             self._owner.failed(error, self.peer)
             self._end_with(INTERNAL_ERROR)
         if self._last < 0 and not self._is_write_blocked:
-            if reader.phase is Phase.IDLE and self._asked == self._answered:
-                self._phase = Phase.IDLE
-                self.deadline = self._loop_time() + self._idle_timeout_s
-            else:
-                self._set_deadline(self._asked != before)
+            self._set_deadline(self._asked != before)
 
     def _ask(self, request: Request) -> None:
         number = self._asked
@@ -248,7 +236,10 @@ class Connection(asyncio.Protocol):
         """Absolute per phase: bytes that trickle in do not move it."""
         phase = self._reader.phase
         if phase is Phase.IDLE:
-            self.deadline = math.inf  # an answer is due; what follows it is not known yet
+            if self._asked == self._answered:
+                self.deadline = self._loop_time() + self._idle_timeout_s
+            else:
+                self.deadline = math.inf  # an answer is due; what follows it is not known yet
         elif is_new or phase is not self._phase:
             limits = self._owner.limits
             allowed_s = limits.head_timeout_s
@@ -397,3 +388,8 @@ class Connection(asyncio.Protocol):
         if not self._is_paused and self._transport is not None and self._last < 0:
             self._is_paused = True
             self._transport.pause_reading()
+
+    def _read_on(self) -> None:
+        if self._transport is not None and not self._is_write_blocked:
+            self._is_paused = False
+            self._transport.resume_reading()

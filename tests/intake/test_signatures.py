@@ -501,7 +501,7 @@ def test_a_comparison_with_equals_would_have_been_found():
 
 @given(
     st.binary(min_size=1, max_size=200),
-    st.lists(st.binary(max_size=50), max_size=4),
+    st.lists(st.binary(max_size=50), min_size=1, max_size=4),
     st.sampled_from(["md5", "sha1", "sha256", "sha384", "sha512"]),
 )
 def test_a_keyed_hash_is_the_hmac_of_the_standard_library(key, pieces, name):
