@@ -190,8 +190,7 @@ class Connection(asyncio.Protocol):
         except Exception as error:
             self._owner.failed(error, self.peer)
             self._end_with(INTERNAL_ERROR)
-        if self._last < 0 and not self._is_write_blocked:
-            self._set_deadline(self._asked != before)
+        self._set_deadline(self._asked != before)
 
     def _ask(self, request: Request) -> None:
         number = self._asked
@@ -234,6 +233,8 @@ class Connection(asyncio.Protocol):
 
     def _set_deadline(self, is_new: bool) -> None:
         """Absolute per phase: bytes that trickle in do not move it."""
+        if self._last >= 0 or self._is_write_blocked:
+            return  # set already, by what ends or blocks the connection
         phase = self._reader.phase
         if phase is Phase.IDLE:
             if self._asked == self._answered:
