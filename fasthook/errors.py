@@ -189,6 +189,10 @@ class BacklogFull(Shed):
     """As many events wait as memory is set aside for."""
 
 
+class SpoolUnavailable(Shed):
+    """What was received can't be stored: the disk is full, fails, or can't follow."""
+
+
 class Draining(Shed):
     """The service is stopping and takes nothing new."""
 

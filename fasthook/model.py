@@ -37,6 +37,20 @@ class Request(msgspec.Struct, gc=False):
         return self.target.partition(b"?")[2]
 
 
+def field_values(head: bytes) -> dict[bytes, list[bytes]]:
+    """All values of each field of a whole head, trimmed; names in lower case."""
+    values: dict[bytes, list[bytes]] = {}
+    for line in head[:-4].split(b"\r\n")[1:]:
+        name, _, value = line.partition(b":")
+        values.setdefault(name.lower(), []).append(value.strip(b" \t"))
+    return values
+
+
+def joined(values: dict[bytes, list[bytes]]) -> dict[bytes, bytes]:
+    """One value a field: several are joined by ", " (RFC 9110 §5.3)."""
+    return {name: b", ".join(several) for name, several in values.items()}
+
+
 class Reply(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a sender is told where it wants more than a status."""
 
@@ -63,6 +77,7 @@ class Delivery(msgspec.Struct, gc=False):
     #: "event" goes to the handlers; "ignored" and handshakes (by their name) are answered alone.
     kind: str = "event"
     reply: Reply | None = None  # None: the endpoint's success answer
+    position: int = -1  # in the spool, once it is stored
 
 
 class Undecodable(msgspec.Struct, frozen=True):

@@ -26,7 +26,7 @@ from fasthook.errors import (
     OutOfMemoryBudget,
     TargetTooLong,
 )
-from fasthook.model import Request
+from fasthook.model import Request, field_values, joined
 from fasthook.wire.chunked import ChunkedBody
 from fasthook.wire.limits import (
     MAX_BLANK_LINES,
@@ -342,11 +342,8 @@ class RequestReader:
 
     def _read_fields(self, request: Request) -> None:
         """Set fields with their values trimmed, and those which were sent more than once."""
-        values: dict[bytes, list[bytes]] = {}
-        for line in request.head[:-4].split(b"\r\n")[1:]:
-            name, _, value = line.partition(b":")
-            values.setdefault(name.lower(), []).append(value.strip(b" \t"))
-        request.headers = {name: b", ".join(several) for name, several in values.items()}
+        values = field_values(request.head)
+        request.headers = joined(values)
         request.repeated = {name: several for name, several in values.items() if len(several) > 1}
         for name in request.repeated:
             if name in self._singletons:

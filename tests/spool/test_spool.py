@@ -1,0 +1,199 @@
+"""Journal, index and spool on a real disk."""
+
+import asyncio
+import errno
+import os
+import stat
+
+import pytest
+
+from fasthook.errors import ConfigError
+from fasthook.model import Delivery
+from fasthook.spool.index import State
+from fasthook.spool.journal import Journal
+from fasthook.spool.records import ACCEPTED, Damage, Settled
+from fasthook.spool.spool import Entry, Spool, key_of
+
+HEAD = b"POST /h HTTP/1.1\r\nHost: a\r\nX-Twice: 1\r\nX-Twice: 2\r\n\r\n"
+
+
+def delivery(event_id="e1", body=b"{}"):
+    return Delivery("shop", "none", event_id, "push", HEAD, body, {}, 7, "192.0.2.1", 0)
+
+
+class Harness:
+    def __init__(self, path, **options):
+        self.commits, self.back = [], []
+        defaults = {"durability": "fsync", "max_bytes": 10**9, "retention_s": 3600}
+        self.spool = Spool(
+            path,
+            **(defaults | options),
+            on_commit=self.commits.append,
+            on_read_back=self.back.append,
+        )
+
+    async def commit(self, *deliveries, runs=True):
+        seen = len(self.commits)
+        for d in deliveries:
+            self.spool.accept(Entry(key_of(d, is_id_signed=True), d, runs, d.event_id))
+        async with asyncio.timeout(5):
+            while len(self.commits) == seen:
+                await asyncio.sleep(0.001)
+        return self.commits[-1]
+
+    async def due(self, count=100):
+        self.spool.read_back(count)
+        async with asyncio.timeout(5):
+            while not self.back:
+                await asyncio.sleep(0.001)
+        return self.back.pop()
+
+
+def run(path, scenario, **options):
+    async def main():
+        harness = Harness(path, **options)
+        harness.spool.start()
+        try:
+            return await scenario(harness)
+        finally:
+            await harness.spool.close()
+
+    return asyncio.run(main())
+
+
+def test_a_batch_is_stored_read_back_and_known_again(tmp_path):
+    async def first(harness):
+        result = await harness.commit(*(delivery(f"e{i}", b'{"n":%d}' % i) for i in range(50)))
+        assert [e.token for e in result.fresh] == [f"e{i}" for i in range(50)]
+        for entry in result.fresh[:20]:
+            harness.spool.settle(Settled(entry.delivery.position, "h", "done", 1, 9, True))
+
+    run(tmp_path / "s", first)
+
+    async def second(harness):
+        assert harness.spool.recovered == 30
+        again = await harness.commit(delivery("e3"), delivery("e40"), delivery("new"))
+        assert {e.token for e in again.duplicates} == {"e3", "e40"}
+        found = await harness.due()
+        assert [d.event_id for d, _ in found.deliveries] == [f"e{i}" for i in range(20, 50)]
+        assert found.is_all
+        d = found.deliveries[0][0]
+        assert (d.body, d.head, d.headers[b"x-twice"]) == (b'{"n":20}', HEAD, b"1, 2")
+
+    run(tmp_path / "s", second)
+
+
+def test_the_same_event_many_times_at_once_is_stored_once(tmp_path):
+    async def scenario(harness):
+        result = await harness.commit(*(delivery("one") for _ in range(100)))
+        assert (len(result.fresh), len(result.duplicates)) == (1, 99)
+
+    run(tmp_path / "s", scenario)
+
+
+def test_a_deleted_index_is_made_again(tmp_path):
+    async def store(harness):
+        await harness.commit(delivery("a"), delivery("b"))
+
+    run(tmp_path, store)
+    for file in tmp_path.glob("index.db*"):
+        file.unlink()
+
+    async def again(harness):
+        assert harness.spool.recovered == 2
+        assert len((await harness.commit(delivery("a"))).duplicates) == 1
+
+    run(tmp_path, again)
+
+
+def test_a_failing_sync_refuses_its_batch_and_nothing_after_it(tmp_path, monkeypatch):
+    async def scenario(harness):
+        real, left = os.fdatasync, [1]
+
+        def sync(fd):
+            if left:
+                left.pop()
+                raise OSError(errno.EIO, "Input/output error")
+            real(fd)
+
+        monkeypatch.setattr(os, "fdatasync", sync)
+        failed = await harness.commit(delivery("a"))
+        assert (failed.fresh, len(failed.refused), failed.reason.status) == ([], 1, 503)
+        assert len((await harness.commit(delivery("a"))).fresh) == 1  # in a new segment
+
+    run(tmp_path, scenario)
+
+    async def after(harness):
+        assert harness.spool.recovered == 1
+
+    run(tmp_path, after)
+
+
+def test_a_full_spool_refuses(tmp_path):
+    async def scenario(harness):
+        await harness.commit(delivery("a", b"x" * 200))
+        assert (await harness.commit(delivery("b"))).reason.status == 503
+
+    run(tmp_path, scenario, max_bytes=100)
+
+
+def test_states_attempts_and_dead_letters_survive(tmp_path):
+    async def scenario(harness):
+        result = await harness.commit(*(delivery(x) for x in "abc"))
+        a, b, c = (e.delivery.position for e in result.fresh)
+        harness.spool.settle(Settled(a, "h", "dead", 1, 9, True, 0, "broken"))
+        harness.spool.settle(Settled(b, "h", "retry", 1, 9, False, 1, "later"))
+        harness.spool.settle(Settled(c, "h", "retry", 2, 9, False, 2**62, "much later"))
+
+    run(tmp_path, scenario)
+
+    async def after(harness):
+        assert harness.spool.recovered == 2
+        found = await harness.due()
+        assert [(d.event_id, p[0].attempt) for d, p in found.deliveries] == [("b", 1)]
+        assert harness.spool._index.counts()[State.DEAD] == 1
+
+    run(tmp_path, after)
+
+
+def test_a_directory_is_for_one_service_and_private(tmp_path):
+    async def scenario(harness):
+        with pytest.raises(ConfigError, match=f"in use by another fasthook .process {os.getpid()}"):
+            Harness(tmp_path / "s")
+        await harness.commit(delivery())
+
+    run(tmp_path / "s", scenario)
+    for path in (tmp_path / "s").rglob("*"):
+        wanted = 0o700 if path.is_dir() else 0o600
+        assert stat.S_IMODE(path.stat().st_mode) == wanted, path
+
+
+def test_damage_in_the_middle_costs_one_record(tmp_path):
+    journal = Journal(tmp_path / "0")
+    _, second, third = journal.write([(ACCEPTED, [b"a" * 50, x]) for x in (b"1", b"2", b"3")])
+    raw = bytearray(journal.path_of(1).read_bytes())
+    raw[raw.index(b"a" * 50 + b"2")] ^= 1
+    journal.path_of(1).write_bytes(raw)
+    assert journal.read(second) is None
+    assert bytes(journal.read(third).content) == b"a" * 50 + b"3"
+    assert [isinstance(item, Damage) for item in journal.replay(1, 0)] == [False, True, False]
+    journal.close()
+
+
+def test_a_torn_tail_is_cut_and_what_is_whole_stays(tmp_path):
+    async def store(harness):
+        await harness.commit(delivery("a"), delivery("b"))
+
+    run(tmp_path, store)
+    (file,) = tmp_path.glob("journal/0/*.seg")
+    size = file.stat().st_size
+    os.truncate(file, size - 3)
+    for index in tmp_path.glob("index.db*"):
+        index.unlink()
+
+    async def after(harness):
+        assert harness.spool.recovered == 1
+        assert len((await harness.commit(delivery("b"))).fresh) == 1
+
+    run(tmp_path, after)
+    assert file.stat().st_size < size - 3
