@@ -33,6 +33,7 @@ class State(IntEnum):
     DONE = 2
     DEAD = 3
     IGNORED = 4  # not wanted by its endpoint
+    DAMAGED = 5  # its record can't be read any more: never served, and never forgotten silently
 
 
 class WrongIndex(FasthookError):
@@ -228,6 +229,10 @@ class Index:
             positions = [position for (position,) in rows]
             self._set_state(positions, State.RUNNING, (State.PENDING,))
         return positions
+
+    def quarantine(self, position: int) -> None:
+        """The record of this delivery is damaged: it is not run."""
+        self._set_state([position], State.DAMAGED, (State.PENDING, State.RUNNING))
 
     def next_due_ns(self) -> int | None:
         """When the next retry is due (wall clock), if one is waited for."""

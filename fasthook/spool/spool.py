@@ -290,6 +290,7 @@ class Spool:
                 record = self._journal.read(position)
                 if record is None:
                     log.error("damaged record", position=position)
+                    self._index.quarantine(position)
                     continue
                 delivery = read_delivery(record.content)
                 delivery.position = position
@@ -298,12 +299,10 @@ class Spool:
             self._loop.call_soon_threadsafe(self._on_read_back, result)
 
     def _prune(self) -> None:
-        """Drop whole segments that are old and have nothing open."""
+        """Drop whole segments that are old and have nothing open; the newest one stays."""
         for number in self._journal.segments()[:-1]:
             file = self._journal.path_of(number)
             if time.time() - file.stat().st_mtime < self._retention_s:
-                return
-            if number >= self._cursor.segment:
                 return
             begin = position_of(_WORKER, number, 0)
             if self._index.prune(begin, position_of(_WORKER, number + 1, 0)):

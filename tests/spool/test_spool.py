@@ -5,6 +5,7 @@ import errno
 import os
 import stat
 
+import apsw
 import pytest
 
 from fasthook.errors import ConfigError
@@ -197,3 +198,66 @@ def test_a_torn_tail_is_cut_and_what_is_whole_stays(tmp_path):
 
     run(tmp_path, after)
     assert file.stat().st_size < size - 3
+
+
+def test_a_record_that_is_damaged_later_is_set_apart(tmp_path):
+    async def store(harness):
+        await harness.commit(delivery("a", b"AAAA"), delivery("b", b"BBBB"))
+
+    run(tmp_path, store)
+    (file,) = tmp_path.glob("journal/0/*.seg")
+    file.write_bytes(file.read_bytes().replace(b"AAAA", b"AAXA"))
+
+    async def after(harness):
+        found = await harness.due()
+        assert [d.event_id for d, _ in found.deliveries] == ["b"]
+        assert harness.spool._index.counts()[State.RUNNING] == 1
+
+    run(tmp_path, after)
+
+
+def test_old_segments_are_dropped_unless_something_in_them_is_open(tmp_path):
+    async def store(event_id, kind):
+        async def scenario(harness):
+            (entry,) = (await harness.commit(delivery(event_id))).fresh
+            if kind:
+                position = entry.delivery.position
+                harness.spool.settle(Settled(position, "h", kind, 1, 9, True, 0, "x"))
+
+        return scenario
+
+    for event_id, kind in (("done", "done"), ("open", ""), ("dead", "dead"), ("last", "done")):
+        run(tmp_path, asyncio.run(store(event_id, kind)))
+    assert len(list(tmp_path.glob("journal/0/*.seg"))) == 4
+
+    async def prune(harness):
+        harness.spool._prune()
+        assert harness.spool._journal.segments() == [2, 4]
+        result = await harness.commit(delivery("done"), delivery("open"))
+        assert [e.token for e in result.duplicates] == ["open"]
+
+    run(tmp_path, prune, retention_s=0)
+
+
+def test_an_index_that_fails_holds_nothing_up_and_catches_up(tmp_path, monkeypatch):
+    async def scenario(harness):
+        real = harness.spool._index.apply
+        monkeypatch.setattr("fasthook.spool.spool._INDEX_RETRY_S", 0.01)
+        failures = []
+
+        def failing(*args):
+            failures.append(1)
+            raise apsw.FullError("database or disk is full")
+
+        harness.spool._index.apply = failing
+        await harness.commit(delivery("a"))
+        while len(failures) < 2:
+            await asyncio.sleep(0.01)
+        again = await harness.commit(delivery("a"), delivery("b"))
+        assert [len(again.fresh), len(again.duplicates)] == [1, 1]
+        harness.spool._index.apply = real
+        while harness.spool._recent:
+            await asyncio.sleep(0.01)
+        assert len(harness.spool._index.known([key_of(delivery("a"), is_id_signed=True)])) == 1
+
+    run(tmp_path, scenario)
