@@ -91,22 +91,25 @@ _decode_settled = msgspec.msgpack.Decoder(Settled).decode
 _META_LENGTH = struct.Struct("<I")
 
 
-def accepted_content(delivery: Delivery, key: bytes) -> list[bytes]:
-    """The content of an ACCEPTED record, in pieces: nothing large is copied."""
-    meta = _encode(
-        Accepted(
-            key,
-            delivery.endpoint,
-            delivery.provider,
-            delivery.event_id,
-            delivery.event_type,
-            delivery.received_at_ns,
-            delivery.client,
-            delivery.secret_index,
-            delivery.kind,
-            len(delivery.head),
-        )
+def accepted_of(delivery: Delivery, key: bytes) -> Accepted:
+    """What is kept of a delivery beside its head and body."""
+    return Accepted(
+        key,
+        delivery.endpoint,
+        delivery.provider,
+        delivery.event_id,
+        delivery.event_type,
+        delivery.received_at_ns,
+        delivery.client,
+        delivery.secret_index,
+        delivery.kind,
+        len(delivery.head),
     )
+
+
+def accepted_content(accepted: Accepted, delivery: Delivery) -> list[bytes]:
+    """The content of an ACCEPTED record, in pieces: nothing large is copied."""
+    meta = _encode(accepted)
     return [_META_LENGTH.pack(len(meta)) + meta, delivery.head, delivery.body]
 
 

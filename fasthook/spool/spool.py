@@ -26,9 +26,11 @@ from fasthook.spool.journal import Journal, position_of
 from fasthook.spool.records import (
     ACCEPTED,
     SETTLED,
+    Accepted,
     Damage,
     Settled,
     accepted_content,
+    accepted_of,
     read_accepted,
     read_delivery,
     read_settled,
@@ -206,17 +208,22 @@ class Spool:
     def _commit(self, entries: list[Entry], settled: list[Settled]) -> Committed:
         self._check_room(entries)
         fresh, duplicates = self._sorted(entries)
-        batch = [(ACCEPTED, accepted_content(e.delivery, e.key)) for e in fresh]
+        accepted = [accepted_of(entry.delivery, entry.key) for entry in fresh]
+        batch = [
+            (ACCEPTED, accepted_content(a, e.delivery))
+            for a, e in zip(accepted, fresh, strict=True)
+        ]
         batch += [(SETTLED, settled_content(s)) for s in settled]
         if batch:
             positions = self._journal.write(batch)
-            self._bytes += sum(len(piece) for _, content in batch for piece in content)
             with self._news:
+                self._bytes += sum(len(piece) for _, content in batch for piece in content)
                 changes = self._changes
-                for entry, position in zip(fresh, positions, strict=False):
+                # The positions of the outcomes come after those of the deliveries.
+                for entry, stored, position in zip(fresh, accepted, positions, strict=False):
                     entry.delivery.position = position
                     self._recent[entry.key] = position
-                    _note(changes, entry, position)
+                    changes.accept(position, stored, _state_of(stored, runs=entry.runs))
                 for outcome in settled:
                     changes.settle(outcome)
                 self._cursor = Cursor(*self._journal.end)
@@ -300,13 +307,17 @@ class Spool:
 
     def _prune(self) -> None:
         """Drop whole segments that are old and have nothing open; the newest one stays."""
+        indexed = self._index.cursor(_WORKER).segment
         for number in self._journal.segments()[:-1]:
+            if number >= indexed:
+                return  # what the index has not taken yet may be open
             file = self._journal.path_of(number)
             if time.time() - file.stat().st_mtime < self._retention_s:
                 return
             begin = position_of(_WORKER, number, 0)
             if self._index.prune(begin, position_of(_WORKER, number + 1, 0)):
-                self._bytes -= file.stat().st_size
+                with self._news:
+                    self._bytes -= file.stat().st_size
                 self._journal.remove(number)
 
     # --- the start --------------------------------------------------------------------------------
@@ -337,8 +348,7 @@ class Spool:
             position = position_of(_WORKER, number, record.offset)
             if record.kind == ACCEPTED:
                 accepted, _ = read_accepted(record.content)
-                is_event = accepted.kind == "event"
-                changes.accept(position, accepted, State.PENDING if is_event else State.IGNORED)
+                changes.accept(position, accepted, _state_of(accepted, runs=False))
             else:
                 changes.settle(read_settled(record.content))
             if len(changes) >= _INDEX_CHANGES:
@@ -354,19 +364,10 @@ class Spool:
         return cursor
 
 
-def _note(changes: Changes, entry: Entry, position: int) -> None:
-    """The delivery as a row of the index."""
-    delivery = entry.delivery
-    state = State.RUNNING if entry.runs else State.PENDING
-    changes.rows[position] = [
-        position,
-        entry.key,
-        delivery.endpoint,
-        delivery.event_id,
-        delivery.event_type,
-        delivery.received_at_ns,
-        int(state if delivery.kind == "event" else State.IGNORED),
-    ]
+def _state_of(accepted: Accepted, *, runs: bool) -> State:
+    if accepted.kind != "event":
+        return State.IGNORED
+    return State.RUNNING if runs else State.PENDING
 
 
 def _unavailable(error: Exception) -> SpoolUnavailable:

@@ -43,8 +43,7 @@ def test_a_flipped_byte_costs_one_record_and_serves_nothing_wrong(contents, data
     raw[at] ^= data.draw(st.integers(1, 255))
     items = found(bytes(raw))
     whole = [item for item in items if isinstance(item, bytes)]
-    assert len(whole) == len(contents) - 1
-    assert [item for item in contents if item in whole] == whole or set(whole) <= set(contents)
+    assert whole in [contents[:i] + contents[i + 1 :] for i in range(len(contents))]
     assert sum(isinstance(item, Damage) for item in items) == 1
 
 
