@@ -29,6 +29,8 @@ CONFIG = """
 listen = ["tcp://127.0.0.1:{port}"]
 [admin]
 listen = "tcp://127.0.0.1:{admin_port}"
+[spool]
+durability = "none"
 [log]
 requests = {requests}
 [[endpoint]]

@@ -110,14 +110,32 @@ def request(path: str, body: bytes, secret: bytes = SECRET) -> tuple[dict[str, s
     return headers, body
 
 
-def wrk_script(path: Path, url_path: str, body: bytes, secret: bytes = SECRET) -> None:
-    """Write a Lua script that makes `wrk` send this request."""
+def wrk_script(
+    path: Path, url_path: str, body: bytes, secret: bytes = SECRET, *, unique_ids: bool = False
+) -> None:
+    """Write a Lua script that makes `wrk` send this request; `unique_ids`: each with its own id."""
     headers, body = request(url_path, body, secret)
-    headers.pop("Content-Length")  # wrk adds it
-    headers.pop("Host")
-    body_path = path.with_suffix(".body")
-    body_path.write_bytes(body)
-    lines = ['wrk.method = "POST"', f'wrk.path = "{url_path}"']
-    lines += [f'wrk.headers["{name}"] = "{value}"' for name, value in headers.items()]
-    lines += [f'local f = io.open("{body_path}", "rb")', 'wrk.body = f:read("*all")', "f:close()"]
-    path.write_text("\n".join(lines) + "\n")
+    head = f"POST {url_path} HTTP/1.1\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in headers.items()) + "\r\n"
+    before, _, after = (head.encode() + body).partition(headers["X-GitHub-Delivery"].encode())
+    for suffix, data in (("before", before), ("after", after)):
+        path.with_suffix(f".{suffix}").write_bytes(data)
+    event_id = 'run .. string.format("%012d", n)' if unique_ids else "run"
+    path.write_text(
+        f"""local function read(name)
+  local file = io.open("{path.with_suffix("")}." .. name, "rb")
+  local data = file:read("*all")
+  file:close()
+  return data
+end
+local before, after = read("before"), read("after")
+local seed = io.open("/dev/urandom", "rb")
+local run = string.gsub(seed:read(12), ".", function(c) return string.format("%02x", c:byte()) end)
+seed:close()
+local n = 0
+request = function()
+  n = n + 1
+  return before .. {event_id} .. after
+end
+"""
+    )

@@ -4,9 +4,8 @@ Counting is done with plain integers on the line, and turned into metrics only w
 library's counters, with their locks and labels, would cost the hot path a tenth of its speed.
 """
 
-from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -18,49 +17,22 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from fasthook.model import Outcome, Request
+from fasthook.dispatch.counts import Counts
+from fasthook.model import Request
 from fasthook.wire.answers import Answer, render
 from fasthook.wire.connection import Connection
 
-_BUCKETS_S: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0)
-_FIRST_BUCKET_S: Final = _BUCKETS_S[0]
 _METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-
-
-class _HandlerCounts:
-    """What one handler's attempts came to, and how long they took."""
-
-    __slots__ = ("outcomes", "durations", "seconds")
-
-    def __init__(self) -> None:
-        self.outcomes = {"done": 0, "retry": 0, "dead": 0}
-        #: By bucket, but for the first: that has what is in none of the others.
-        self.durations = [0] * (len(_BUCKETS_S) + 1)
-        self.seconds = 0.0
 
 
 class Metrics:
     """What happened since the start. Labels are names of the configuration alone: bounded."""
 
     def __init__(self) -> None:
-        self.requests: dict[tuple[str, str], int] = {}  # (endpoint, kind of delivery or a status)
-        self._handlers: defaultdict[str, _HandlerCounts] = defaultdict(_HandlerCounts)
+        #: By endpoint, and by kind of delivery or status.
+        self.requests: defaultdict[tuple[str, str], int] = defaultdict(int)
 
-    def request(self, endpoint: str, result: str) -> None:
-        """Count an answered request."""
-        key = (endpoint, result)
-        self.requests[key] = self.requests.get(key, 0) + 1
-
-    def outcome(self, outcome: Outcome) -> None:
-        """Count an attempt."""
-        counts = self._handlers[outcome.handler]
-        counts.outcomes[outcome.kind] += 1
-        seconds = outcome.duration_s
-        counts.seconds += seconds
-        if seconds > _FIRST_BUCKET_S:
-            counts.durations[bisect_left(_BUCKETS_S, seconds)] += 1
-
-    def families(self) -> Iterable[Metric]:
+    def families(self, handlers: Mapping[str, Counts]) -> Iterable[Metric]:
         """As Prometheus has them."""
         requests = CounterMetricFamily(
             "fasthook_requests", "Requests by what became of them.", labels=("endpoint", "result")
@@ -71,25 +43,16 @@ class Metrics:
         attempts = CounterMetricFamily(
             "fasthook_attempts", "Attempts by what they came to.", labels=("handler", "outcome")
         )
-        for name, counts in sorted(self._handlers.items()):
-            for kind, count in counts.outcomes.items():
-                attempts.add_metric((name, kind), count)
+        for name, counts in sorted(handlers.items()):
+            for kind in ("done", "retry", "dead"):
+                attempts.add_metric((name, kind), getattr(counts, kind))
         yield attempts
         duration = HistogramMetricFamily(
             "fasthook_attempt_duration_seconds", "How long attempts took.", labels=("handler",)
         )
-        for name, counts in sorted(self._handlers.items()):
-            duration.add_metric((name,), _cumulative(counts), counts.seconds)
+        for name, counts in sorted(handlers.items()):
+            duration.add_metric((name,), counts.cumulative(), counts.seconds)
         yield duration
-
-
-def _cumulative(counts: _HandlerCounts) -> list[tuple[str, float]]:
-    total = sum(counts.outcomes.values()) - sum(counts.durations)
-    buckets = []
-    for bound, count in zip((*map(str, _BUCKETS_S), "+Inf"), counts.durations, strict=True):
-        total += count
-        buckets.append((bound, float(total)))
-    return buckets
 
 
 class _Families(Collector):

@@ -6,6 +6,7 @@ Unknown keys are refused. Stages never see this tree: `service` hands them plain
 import difflib
 import re
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
@@ -63,7 +64,7 @@ class Spool(_Table, frozen=True, kw_only=True):
     """`[spool]`: how what was accepted is kept."""
 
     path: str = "var"
-    durability: Literal["fsync", "os", "none"] = "none"
+    durability: Literal["fsync", "os", "none"] = "fsync"
     max_bytes: Size = Size(10 * 1024**3)
     retention: Duration = Duration(7 * 86400)
 
@@ -103,6 +104,8 @@ class Endpoint(_Table, frozen=True, kw_only=True):
     tolerance: Duration | None = None
     content: tuple[Literal["json", "form", "any"], ...] = ()
     public_url: str = ""
+    #: Keep head and body of refused requests for a while, to find out why; they are not verified.
+    keep_rejected: bool = False
 
 
 class Config(_Table, frozen=True, kw_only=True):
@@ -119,8 +122,11 @@ class Config(_Table, frozen=True, kw_only=True):
     source: str = ""  # set by `load`: the file, for messages
 
 
-def load(path: Path) -> Config:
-    """The configuration in `path`. Raises `ConfigError`, which names the file and the key."""
+def load(path: Path, *, has_secrets: bool = True) -> Config:
+    """The configuration in `path`. Raises `ConfigError`, which names the file and the key.
+
+    `has_secrets`: without them it can be read where only the service finds its secrets.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -134,7 +140,8 @@ def load(path: Path) -> Config:
     if "source" in tree:
         raise ConfigError(f"{path}: source: unknown key")
     try:
-        config = convert(_anchored(tree, path.absolute().parent), Config)
+        hook = values.decode if has_secrets else values.decode_without_secrets
+        config = convert(_anchored(tree, path.absolute().parent), Config, hook=hook)
         _check_together(config)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
@@ -152,10 +159,16 @@ def _anchored(tree: Any, directory: Path) -> Any:
     return tree
 
 
-def convert(tree: Any, wanted: type[S], where: str = "") -> S:
+def convert(
+    tree: Any,
+    wanted: type[S],
+    where: str = "",
+    *,
+    hook: Callable[[type, Any], Any] = values.decode,
+) -> S:
     """`tree` as a struct. Raises `ConfigError` with the key's full path below `where`."""
     try:
-        return msgspec.convert(tree, wanted, dec_hook=values.decode)
+        return msgspec.convert(tree, wanted, dec_hook=hook)
     except msgspec.ValidationError as error:
         raise ConfigError(_explain(str(error), tree, wanted, where)) from None
 

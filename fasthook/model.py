@@ -5,6 +5,7 @@ Plain values. This module knows no stage, no disk, no network and no clock.
 
 import inspect
 import math
+import re
 import typing
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -78,6 +79,19 @@ class Delivery(msgspec.Struct, gc=False):
     kind: str = "event"
     reply: Reply | None = None  # None: the endpoint's success answer
     position: int = -1  # in the spool, once it is stored
+    #: One per distinct `ordered_by` of the endpoint's handlers; empty: in no order.
+    order_keys: tuple[str, ...] = ()
+    open_handlers: int = 0  # that have it in line or in hand
+    has_one_handler: bool = False  # in all, and it was not tried before
+
+
+def request_of(delivery: Delivery) -> Request:
+    """The request that a delivery was, from its head and body."""
+    line = delivery.head.partition(b"\r\n")[0]
+    method, target = line.split()[:2]
+    path = target.partition(b"?")[0]
+    headers, keep_alive = delivery.headers, True
+    return Request(method, target, path, delivery.head, headers, keep_alive, None, delivery.body)
 
 
 class Undecodable(msgspec.Struct, frozen=True):
@@ -97,6 +111,7 @@ class Event(msgspec.Struct, Generic[T], gc=False, eq=False):
     _payload: Any
     #: Which run of this handler for this event it is, counted from 1.
     attempt: int
+    _key: str = ""  # events of a handler with the same one run in order; empty: in no order
 
     @property
     def id(self) -> str:
@@ -156,10 +171,11 @@ class Undecoded(msgspec.Struct, frozen=True):
     decode: Callable[[bytes], Any] = orjson.loads
 
 
-OutcomeKind = Literal["done", "retry", "dead"]
+#: "wait": there was no attempt yet, for events of the same key come first.
+OutcomeKind = Literal["done", "retry", "dead", "wait"]
 
 
-class Outcome(msgspec.Struct, frozen=True, gc=False):
+class Outcome(msgspec.Struct, gc=False, eq=False):
     """What one attempt came to."""
 
     delivery: Delivery
@@ -170,6 +186,8 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     error: str = ""  # one line; empty when done
     retry_in_s: float = 0.0
     traceback: str = ""  # of an error that the handler did not raise on purpose
+    leaves: bool = False  # memory: no other handler has the delivery in line or in hand
+    order_key: str = ""  # where events of the same key wait on disk for this one
 
 
 class Handler(msgspec.Struct, frozen=True):
@@ -182,6 +200,8 @@ class Handler(msgspec.Struct, frozen=True):
     timeout_s: float = 30.0  # of one attempt
     concurrency: int = 16  # attempts at once
     rate: float = 0.0  # attempts per second; 0: as fast as they come
+    #: "id", "payload.PATH" or "header.NAME": events that agree in it run one at a time, in order.
+    ordered_by: str = ""
 
 
 class HandlerFactory(msgspec.Struct, frozen=True):
@@ -205,6 +225,7 @@ def handler(
     timeout: float = 30.0,
     concurrency: int = 16,
     rate: float = 0.0,
+    ordered_by: str = "",
     runs_in: RunsIn | None = None,
 ) -> Callable[[Callable[..., Any]], Handler]: ...
 
@@ -216,6 +237,7 @@ def handler(
     timeout: float = 30.0,
     concurrency: int = 16,
     rate: float = 0.0,
+    ordered_by: str = "",
     runs_in: RunsIn | None = None,
 ) -> Any:
     """Make a handler of a function that takes one `Event`.
@@ -223,6 +245,9 @@ def handler(
     `async def` runs on the event loop, `def` in a thread; `runs_in="process"` runs either in a
     child process, for work that would hold the interpreter for long.
     `timeout`: seconds for one attempt. `rate`: attempts per second at the most.
+    `ordered_by`: events that agree in it run one at a time, in order of receipt: "id",
+    "payload.PATH" such as "payload.repository.id", or "header.NAME". One that fails holds back
+    those of its key until it is done or dead; events without a value run in no order.
     Raises `TypeError` or `ValueError` where the function or an option can't work.
     """
 
@@ -239,7 +264,14 @@ def handler(
         if where not in typing.get_args(RunsIn):
             raise ValueError(f"{name}: runs_in={where!r}; expected 'loop', 'thread' or 'process'")
         made = Handler(
-            function, payload_type_of(function), where, retries, timeout, concurrency, rate
+            function,
+            payload_type_of(function),
+            where,
+            retries,
+            timeout,
+            concurrency,
+            rate,
+            ordered_by,
         )
         try:
             check_options(made)
@@ -248,6 +280,9 @@ def handler(
         return made
 
     return decorate if function is None else decorate(function)
+
+
+_ORDERED_BY = re.compile(r"(id|payload\.[^\s.]+(\.[^\s.]+)*|header\.[A-Za-z0-9-]+)?")
 
 
 def check_options(handler: Handler) -> None:
@@ -261,6 +296,10 @@ def check_options(handler: Handler) -> None:
     for option, seconds in (("timeout", handler.timeout_s), ("rate", handler.rate)):
         if type(seconds) is bool or not isinstance(seconds, int | float):
             raise ValueError(f"{option}={seconds!r}; expected a number")
+    if not _ORDERED_BY.fullmatch(handler.ordered_by):
+        raise ValueError(
+            f"ordered_by={handler.ordered_by!r}; expected 'id', 'payload.PATH' or 'header.NAME'"
+        )
     if not 0 < handler.timeout_s < math.inf:
         raise ValueError(f"timeout={handler.timeout_s}; expected more than 0 seconds")
     if not 0 <= handler.rate < math.inf:

@@ -12,11 +12,11 @@ import msgspec
 from fasthook.config import Config, convert
 from fasthook.config import Endpoint as EndpointSettings
 from fasthook.dispatch import registry
-from fasthook.dispatch.pool import Registered
+from fasthook.dispatch.pool import Registered, Wanted
 from fasthook.errors import ConfigError
 from fasthook.intake import catalogue
 from fasthook.intake.catalogue import Provider
-from fasthook.intake.identify import Identifier
+from fasthook.intake.identify import Identifier, order_key_of
 from fasthook.intake.limiter import TokenBucket
 from fasthook.intake.network import AllowList, parse_network
 from fasthook.intake.receiver import Endpoint, Greeting
@@ -35,10 +35,12 @@ class _RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     timeout: Duration | None = None
     concurrency: int | None = None
     rate: Rate | None = None
+    ordered_by: str | None = None
 
 
 #: Said at every start, for it is not what one expects of a receiver that answers 2xx.
 LOSES_EVENTS: Final = 'durability = "none": events are lost if the process dies'
+HOLDS_EVENTS: Final = "dispatch.hold: events are stored, and no handler runs"
 _RUN_OPTIONS: Final = frozenset(field.name for field in msgspec.structs.fields(_RunOptions))
 
 
@@ -47,8 +49,7 @@ class Plan(NamedTuple):
 
     endpoints: list[Endpoint]
     handlers: list[Registered]
-    #: Endpoint → its handlers' names, each with the index of its payload in the delivery.
-    routes: dict[str, list[tuple[str, int]]]
+    routes: dict[str, list[Wanted]]  # endpoint → its handlers
     statuses: dict[str, int]  # endpoint → status of success
     body_limits: dict[bytes, int]  # path → bytes
     warnings: list[str]
@@ -75,19 +76,17 @@ def _make(config: Config) -> Plan:
             if name not in {registered.name for registered in plan.handlers}:
                 plan.handlers.append(_register(name, config.handlers.get(name, {}), where))
         _add_endpoint(plan, settings, config, where)
-    plan.warnings.append(LOSES_EVENTS)
+    if config.spool.durability == "none":
+        plan.warnings.append(LOSES_EVENTS)
+    if config.dispatch.hold:
+        plan.warnings.append(HOLDS_EVENTS)
     return plan
 
 
 def _check_server(config: Config) -> None:
     if config.server.workers != 1:
         raise ConfigError(f"server.workers: {config.server.workers}; this version runs 1 worker")
-    if config.spool.durability != "none":
-        raise ConfigError(
-            f'spool.durability: "{config.spool.durability}"; this version keeps events in memory '
-            'alone, which is durability = "none"'
-        )
-    if config.dispatch.hold:
+    if config.dispatch.hold and config.spool.durability == "none":
         raise ConfigError('dispatch.hold: needs a spool; with durability = "none" nothing is kept')
     seen: set[str] = set()
     for key, addresses in (
@@ -137,6 +136,7 @@ def _register(name: str, table: dict[str, Any], where: str) -> Registered:
         timeout_s=handler.timeout_s if options.timeout is None else float(options.timeout),
         concurrency=handler.concurrency if options.concurrency is None else options.concurrency,
         rate=handler.rate if options.rate is None else float(options.rate),
+        ordered_by=handler.ordered_by if options.ordered_by is None else options.ordered_by,
     )
     try:
         check_options(handler)
@@ -170,18 +170,22 @@ def _configured(name: str, found: Handler | HandlerFactory, settings: dict[str, 
 def _add_endpoint(plan: Plan, settings: EndpointSettings, config: Config, where: str) -> None:
     provider = provider_of(settings, where)
     scheme = scheme_of(settings, provider, where)
-    handlers = {r.name: r.handler for r in plan.handlers if r.name in settings.handlers}
+    known = {registered.name: registered.handler for registered in plan.handlers}
+    handlers = {name: known[name] for name in settings.handlers}
     types: list[Any] = []
-    routes = []
+    orders: list[str] = []
     for name in settings.handlers:
-        payload_type = handlers[name].payload_type
-        if payload_type not in types:
-            types.append(payload_type)
-        routes.append((name, types.index(payload_type)))
+        if handlers[name].payload_type not in types:
+            types.append(handlers[name].payload_type)
+        if handlers[name].ordered_by not in ("", *orders):
+            orders.append(handlers[name].ordered_by)
+    order_keys = [order_key_of(text) for text in orders]
     for network in settings.allow:
         _network(f"{where}.allow", network)
     try:
-        identifier = _identifier(settings, provider, scheme, types)
+        identifier = _identifier(
+            settings, provider, scheme, types, [text for _, found in order_keys for text in found]
+        )
     except ConfigError as error:
         raise ConfigError(f"{where}.handlers: {error}") from None
     rate = settings.rate
@@ -198,9 +202,17 @@ def _add_endpoint(plan: Plan, settings: EndpointSettings, config: Config, where:
             greetings=tuple(Greeting(handshake) for handshake in provider.handshakes),
             retries_429=provider.retries_429,
             security_headers=frozenset(scheme.security_headers() if scheme is not None else ()),
+            is_id_signed=scheme is not None and provider.signs_event_id(scheme),
+            order_keys=tuple(read for read, _ in order_keys),
+            keep_rejected=settings.keep_rejected,
         )
     )
-    plan.routes[settings.name] = routes
+    plan.routes[settings.name] = [
+        Wanted(
+            name, types.index(h.payload_type), orders.index(h.ordered_by) if h.ordered_by else -1
+        )
+        for name, h in handlers.items()
+    ]
     plan.statuses[settings.name] = settings.status or provider.status
     plan.body_limits[settings.path.encode()] = settings.max_body or config.server.max_body
     plan.warnings.extend(f"{where}: {text}" for text in _doubts(settings, provider, scheme))
@@ -250,7 +262,11 @@ def _verifier(settings: EndpointSettings, scheme: Scheme | None, where: str) -> 
 
 
 def _identifier(
-    settings: EndpointSettings, provider: Provider, scheme: Scheme | None, types: list[Any]
+    settings: EndpointSettings,
+    provider: Provider,
+    scheme: Scheme | None,
+    types: list[Any],
+    order_selectors: list[str],
 ) -> Identifier:
     return Identifier(
         provider.event_id_of(scheme) if scheme is not None else (),
@@ -258,7 +274,8 @@ def _identifier(
         settings.content or provider.content,
         provider.form_payload,
         types,
-        also=[text for handshake in provider.handshakes for text in handshake.when],
+        also=[text for handshake in provider.handshakes for text in handshake.when]
+        + order_selectors,
     )
 
 

@@ -1,8 +1,4 @@
-"""One worker: the only place where the stages meet.
-
-Between accepted and answered stands, for now, the backlog alone: an event that finds room there
-is answered 2xx. It is here that the spool will commit.
-"""
+"""One worker: its listeners, its line, and their life from start to drain."""
 
 import asyncio
 import contextlib
@@ -13,20 +9,16 @@ from collections.abc import Iterable
 
 from prometheus_client import Metric
 
+from fasthook import control
 from fasthook.admin import Admin, Metrics, gauge
 from fasthook.config import Config
-from fasthook.dispatch.backlog import Backlog
-from fasthook.dispatch.pool import Pool
-from fasthook.errors import ConfigError, Rejection
+from fasthook.control import MAX_ORDER_BYTES, Control
+from fasthook.errors import ConfigError
 from fasthook.intake import catalogue
-from fasthook.intake.limiter import ClientBuckets
-from fasthook.intake.network import Clients
-from fasthook.intake.receiver import Receiver
+from fasthook.line import Line
 from fasthook.logs import Log
-from fasthook.model import Delivery, Outcome, Request
 from fasthook.plan import Plan
-from fasthook.wire.answers import Answer, refusal, render
-from fasthook.wire.connection import Connection
+from fasthook.wire.connection import Receive
 from fasthook.wire.limits import Limits
 from fasthook.wire.listener import Listener
 from fasthook.wire.reader import SINGLETONS
@@ -46,36 +38,24 @@ class Service:
     def __init__(self, config: Config, plan: Plan, log: Log) -> None:
         self._config = config
         self._log = log
-        self._logs_requests = config.log.requests
         self.metrics = Metrics()
-        server = config.server
-        self._receiver = Receiver(
-            plan.endpoints,
-            Clients(server.trusted_proxies),
-            ClientBuckets(server.unverified_rate, server.unverified_burst),
-        )
-        self._backlog = Backlog(config.dispatch.backlog, config.dispatch.backlog_bytes)
-        self._pool = Pool(plan.handlers, self._backlog, self._settled)
-        self._pool.connect(plan.routes)
-        self._success = {name: render(status) for name, status in plan.statuses.items()}
+        self.line = Line(config, plan, log, self.metrics)
         self._body_limits = plan.body_limits
         self._listener = self._new_listener(plan)
         self._admin = Admin(self._not_ready, self._families)
-        self._admin_listener = Listener(
-            self._admin.receive,
-            limits=Limits(max_connections=_ADMIN_CONNECTIONS),
-            body_limit=lambda path: _ADMIN_BODY_BYTES,
-            small_body=_ADMIN_BODY_BYTES,
-            on_refused=self._refused,
-            on_failed=self._failed,
-        )
+        self._admin_listener = self._new_small_listener(self._admin.receive, _ADMIN_BODY_BYTES)
+        #: For orders of commands, where there is something to order about.
+        self._control_listener: Listener | None = None
+        if self.line.spool is not None:
+            receive = Control(self.line.spool).receive
+            self._control_listener = self._new_small_listener(receive, MAX_ORDER_BYTES)
         self.addresses: list[str] = []
 
     def _new_listener(self, plan: Plan) -> Listener:
         server = self._config.server
         default = server.max_body
         return Listener(
-            self.receive,
+            self.line.receive,
             limits=Limits(
                 head_timeout_s=server.head_timeout,
                 body_timeout_s=server.body_timeout,
@@ -87,84 +67,23 @@ class Service:
             body_limit=lambda path: self._body_limits.get(path, default),
             small_body=min(default, *self._body_limits.values()),
             singletons=SINGLETONS | _security_headers(plan),
-            on_refused=self._refused,
+            on_refused=self.line.refused,
             on_failed=self._failed,
         )
 
-    # --- the line ---------------------------------------------------------------------------------
-
-    def receive(self, request: Request, connection: Connection, number: int) -> Answer:
-        """See `wire.connection.Receive`."""
-        try:
-            if self._backlog.is_full:
-                self._backlog.refuse()
-            delivery = self._receiver.receive(
-                request, connection.peer, time.monotonic(), time.time_ns()
-            )
-            if delivery.kind == "event":
-                self._pool.offer(delivery)
-        except Rejection as rejection:
-            return self._reject(rejection, request, connection.peer)
-        self.metrics.request(delivery.endpoint, delivery.kind)
-        if self._logs_requests:
-            self._log_accepted(delivery)
-        reply = delivery.reply
-        if reply is None:
-            return self._success[delivery.endpoint]
-        return render(reply.status, reply.body.encode(), content_type=reply.content_type)
-
-    def _log_accepted(self, delivery: Delivery) -> None:
-        fields = {
-            "endpoint": delivery.endpoint,
-            "type": delivery.event_type,
-            "id": delivery.event_id,
-            "client": delivery.client,
-            "bytes": len(delivery.body),
-            "secret": delivery.secret_index,
-        }
-        self._log.write(20, "accepted" if delivery.kind == "event" else delivery.kind, fields)
-
-    def _reject(self, rejection: Rejection, request: Request, peer: str) -> Answer:
-        self.metrics.request(rejection.endpoint, str(rejection.status))
-        self._log.warning(
-            "rejected",
-            status=rejection.status,
-            reason=str(rejection),
-            endpoint=rejection.endpoint,
-            client=rejection.client or peer,
-            method=request.method.decode("latin-1"),
-            path=request.path.decode("latin-1"),
+    def _new_small_listener(self, receive: Receive, max_body_bytes: int) -> Listener:
+        return Listener(
+            receive,
+            limits=Limits(max_connections=_ADMIN_CONNECTIONS),
+            body_limit=lambda path: max_body_bytes,
+            small_body=max_body_bytes,
+            on_refused=self.line.refused,
+            on_failed=self._failed,
         )
-        return refusal(rejection)
-
-    def _refused(self, rejection: Rejection, peer: str) -> None:
-        self.metrics.request("", str(rejection.status))
-        self._log.warning("rejected", status=rejection.status, reason=str(rejection), client=peer)
 
     def _failed(self, error: BaseException, peer: str) -> None:
-        self.metrics.request("", "500")
+        self.metrics.requests["", "500"] += 1
         self._log.exception("internal error", error, client=peer)
-
-    def _settled(self, outcome: Outcome) -> None:
-        self.metrics.outcome(outcome)
-        if outcome.kind == "done" and not self._logs_requests:
-            return
-        fields = {
-            "handler": outcome.handler,
-            "endpoint": outcome.delivery.endpoint,
-            "type": outcome.delivery.event_type,
-            "id": outcome.delivery.event_id,
-            "attempt": outcome.attempt,
-            "ms": round(outcome.duration_s * 1000, 3),
-            "error": outcome.error,
-            "traceback": outcome.traceback,
-        }
-        if outcome.kind == "done":
-            self._log.write(20, "done", fields)
-        elif outcome.kind == "retry":
-            self._log.write(30, "retry", {**fields, "retry_in_s": outcome.retry_in_s})
-        else:
-            self._log.write(40, "dead", fields)
 
     # --- life -------------------------------------------------------------------------------------
 
@@ -191,6 +110,9 @@ class Service:
         ]
         self._loop = asyncio.get_running_loop()
         self._watch_loop(time.monotonic())
+        self.line.start()
+        if self._control_listener is not None and self.line.spool is not None:
+            self._control_listener.start(control.listen(self.line.spool.path))
         self._listener.start(sockets)
         self._admin_listener.start(admin)
         self._log.info(
@@ -203,7 +125,7 @@ class Service:
         """Say so when something held the loop, which nothing else can: it holds us, too."""
         held_s = time.monotonic() - due
         if held_s > _HELD_S:
-            running = [name for name, lane in self._pool.lanes.items() if lane.running]
+            running = [name for name, lane in self.line.pool.lanes.items() if lane.running]
             self._log.warning("loop held", seconds=round(held_s, 1), running=" ".join(running))
         due = time.monotonic() + _WATCH_S
         self._watcher = self._loop.call_later(_WATCH_S, self._watch_loop, due)
@@ -213,13 +135,16 @@ class Service:
         timeout_s = self._config.server.drain_timeout
         began = time.monotonic()
         self._log.info(
-            "draining", connections=self._listener.connections, events=self._backlog.count
+            "draining", connections=self._listener.connections, events=self.line.backlog.count
         )
+        if self._control_listener is not None:
+            await self._control_listener.drain(0)
         cut_off = await self._listener.drain(timeout_s)
-        left = await self._pool.drain(max(0.0, timeout_s - (time.monotonic() - began)))
-        await self._pool.close()
+        left = await self.line.stop(max(0.0, timeout_s - (time.monotonic() - began)))
         await self._admin_listener.drain(0)
         self._watcher.cancel()
+        if self.line.spool is not None:
+            self._unix_paths.append(str(self.line.spool.path / control.NAME))
         for path in self._unix_paths:
             with contextlib.suppress(OSError):
                 os.unlink(path)
@@ -231,18 +156,22 @@ class Service:
         return left
 
     def _not_ready(self) -> str:
-        return "draining" if self._listener.is_draining else ""
+        if self._listener.is_draining:
+            return "draining"
+        return self.line.trouble
 
     def _families(self) -> Iterable[Metric]:
-        yield from self.metrics.families()
+        lanes, backlog = self.line.pool.lanes, self.line.backlog
+        yield from self.metrics.families({name: lane.counts for name, lane in lanes.items()})
         yield gauge("fasthook_connections", "Open.", {"": self._listener.connections})
-        yield gauge("fasthook_backlog_events", "Accepted, not settled.", {"": self._backlog.count})
-        yield gauge("fasthook_backlog_bytes", "Of those events.", {"": self._backlog.bytes})
+        yield gauge("fasthook_backlog_events", "In memory, not settled.", {"": backlog.count})
+        yield gauge("fasthook_backlog_bytes", "Of those events.", {"": backlog.bytes})
         yield gauge("fasthook_bytes_in_flight", "Being read.", {"": self._listener.budget.used})
-        waiting = {name: float(lane.waiting) for name, lane in self._pool.lanes.items()}
+        waiting = {name: float(lane.waiting) for name, lane in lanes.items()}
         yield gauge("fasthook_handler_waiting", "Events in line.", waiting, "handler")
-        running = {name: float(lane.running) for name, lane in self._pool.lanes.items()}
+        running = {name: float(lane.running) for name, lane in lanes.items()}
         yield gauge("fasthook_handler_running", "Attempts under way.", running, "handler")
+        yield from self.line.families()
 
 
 def _security_headers(plan: Plan) -> frozenset[bytes]:

@@ -4,7 +4,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fasthook.admin import Admin, Metrics, gauge
-from fasthook.model import Delivery, Outcome, Request
+from fasthook.dispatch.counts import FIRST_BUCKET_S, Counts
+from fasthook.model import Request
 from fasthook.wire.answers import Answer
 
 
@@ -12,9 +13,15 @@ def request(path: bytes, method: bytes = b"GET") -> Request:
     return Request(method, path, path.partition(b"?")[0], b"", {}, True)
 
 
-def outcome(duration_s: float, kind: str = "done", handler: str = "log") -> Outcome:
-    delivery = Delivery("github", "github", "1", "push", b"", b"{}", {}, 0, "192.0.2.1", 0)
-    return Outcome(delivery, handler, 1, kind, duration_s)
+def counts(*durations: float, retry: int = 0, dead: int = 0) -> Counts:
+    """As a lane counts attempts; all are done but for those."""
+    counted = Counts()
+    counted.done, counted.retry, counted.dead = len(durations) - retry - dead, retry, dead
+    for took_s in durations:
+        counted.seconds += took_s
+        if took_s > FIRST_BUCKET_S:
+            counted.slow(took_s)
+    return counted
 
 
 def ask(admin: Admin, path: bytes, method: bytes = b"GET") -> Answer:
@@ -31,8 +38,14 @@ def metrics():
 
 
 @pytest.fixture
-def admin(metrics):
-    return Admin(lambda: "", metrics.families)
+def handlers():
+    """Handler → what its attempts came to."""
+    return {}
+
+
+@pytest.fixture
+def admin(metrics, handlers):
+    return Admin(lambda: "", lambda: metrics.families(handlers))
 
 
 def samples(admin: Admin) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -52,7 +65,7 @@ def test_the_service_is_healthy(admin):
 
 def test_readiness_says_what_it_waits_for():
     reason = [""]
-    admin = Admin(lambda: reason[0], Metrics().families)
+    admin = Admin(lambda: reason[0], lambda: ())
 
     answer = ask(admin, b"/readyz")
     assert (answer.status, body_of(answer)) == (200, "ready\n")
@@ -85,16 +98,15 @@ def test_metrics_have_the_type_of_their_text(admin):
     assert b"Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n" in answer.rest
 
 
-def test_requests_and_attempts_are_counted_by_what_became_of_them(admin, metrics):
+def test_requests_and_attempts_are_counted_by_what_became_of_them(admin, metrics, handlers):
     for endpoint, result in [
         ("github", "event"),
         ("github", "event"),
         ("github", "401"),
         ("", "404"),
     ]:
-        metrics.request(endpoint, result)
-    for kind in ("done", "retry", "retry", "dead"):
-        metrics.outcome(outcome(0.1, kind))
+        metrics.requests[endpoint, result] += 1
+    handlers["log"] = counts(0.1, 0.1, 0.1, 0.1, retry=2, dead=1)
 
     found = samples(admin)
     requests, attempts = "fasthook_requests_total", "fasthook_attempts_total"
@@ -106,11 +118,10 @@ def test_requests_and_attempts_are_counted_by_what_became_of_them(admin, metrics
     assert found[attempts, (("handler", "log"), ("outcome", "dead"))] == 1
 
 
-def test_the_buckets_of_a_histogram_are_cumulative(admin, metrics):
+def test_the_buckets_of_a_histogram_are_cumulative(admin, handlers):
     durations = [0.0, 0.001, 0.002, 0.3, 0.3, 7.0, 1000.0]
-    for duration_s in durations:
-        metrics.outcome(outcome(duration_s))
-    metrics.outcome(outcome(0.1, handler="other"))
+    handlers["log"] = counts(*durations, retry=1, dead=2)
+    handlers["other"] = counts(0.1)
 
     name = "fasthook_attempt_duration_seconds"
     found = samples(admin)
@@ -125,8 +136,10 @@ def test_the_buckets_of_a_histogram_are_cumulative(admin, metrics):
     assert found[f"{name}_sum", (("handler", "log"),)] == pytest.approx(sum(durations))
 
 
-def test_a_fresh_service_has_metrics_that_parse(admin):
+def test_a_fresh_service_has_metrics_that_parse(admin, handlers):
     assert samples(admin) == {}
+    handlers["log"] = Counts()
+    assert set(samples(admin).values()) == {0}
 
 
 def test_gauges_have_one_value_or_one_for_each_label():

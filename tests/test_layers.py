@@ -8,6 +8,7 @@ PACKAGE = Path(__file__).parents[1] / "fasthook"
 LAYERS: list[set[str]] = [  # a module imports from rows below its own; names of one row never meet
     {"cli"},
     {"service"},
+    {"line", "control"},
     {"plan"},
     {"admin"},
     {"wire", "intake", "spool", "dispatch", "handlers", "config"},

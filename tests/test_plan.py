@@ -8,6 +8,7 @@ import pytest
 
 from fasthook import config, plan
 from fasthook.config import Config
+from fasthook.dispatch.pool import Wanted
 from fasthook.errors import BadSignature, ConfigError, StaleTimestamp
 from fasthook.intake import catalogue
 from fasthook.intake.schemes import Scheme
@@ -94,7 +95,7 @@ def test_a_plan_has_what_a_service_needs(make):
     assert [e.name for e in made.endpoints] == ["a", "b", "c"]
     assert [e.path for e in made.endpoints] == [b"/a", b"/b", b"/c"]
     assert [registered.name for registered in made.handlers] == ["log"]
-    assert made.routes == {name: [("log", 0)] for name in "abc"}
+    assert made.routes == {name: [Wanted("log", 0)] for name in "abc"}
     assert made.statuses == {"a": 204, "b": 202, "c": 200}
     assert made.body_limits == {b"/a": 2 * 1024**2, b"/b": 1024, b"/c": 2 * 1024**2}
     assert made.endpoints[0].bucket is not None
@@ -131,9 +132,7 @@ def test_a_slow_rate_lets_one_through_at_once(make):
     [
         ("[server]\nworkers = 4", "server.workers: 4; this version runs 1 worker"),
         ("[server]\nworkers = 0", "server.workers: 0; this version runs 1 worker"),
-        ('[spool]\ndurability = "fsync"', 'spool.durability: "fsync"; this version'),
-        ('[spool]\ndurability = "os"', 'spool.durability: "os"; this version'),
-        ("[dispatch]\nhold = true", "dispatch.hold: needs a spool"),
+        ('[spool]\ndurability = "none"\n[dispatch]\nhold = true', "dispatch.hold: needs a spool"),
         ('[server]\ntrusted_proxies = ["proxy"]', "server.trusted_proxies: 'proxy'"),
         ('[server]\ntrusted_proxies = ["10.0.0.1/8"]', "server.trusted_proxies: 10.0.0.1/8"),
     ],
@@ -454,10 +453,70 @@ def test_handlers_of_one_type_share_one_decoding(make, install):
     )
 
     assert made.routes == {
-        "a": [("first", 0), ("log", 1), ("second", 2), ("third", 0)],
-        "b": [("second", 0), ("third", 1)],
+        "a": [Wanted("first", 0), Wanted("log", 1), Wanted("second", 2), Wanted("third", 0)],
+        "b": [Wanted("second", 0), Wanted("third", 1)],
     }
     assert [r.name for r in made.handlers] == ["first", "log", "second", "third"]
+
+
+def test_handlers_of_one_order_share_one_key(make, install):
+    install(
+        """
+        from fasthook import handler
+        @handler(ordered_by="id")
+        def by_id(event): ...
+        @handler(ordered_by="payload.repository.id")
+        def by_repository(event): ...
+        @handler
+        def plain(event): ...
+        """,
+        "by_id",
+        "by_repository",
+        "plain",
+    )
+    made = make(
+        endpoint("a", more='handlers = ["plain", "by_repository", "log", "by_id"]')
+        + endpoint("b", more='handlers = ["by_id", "plain"]')
+        + endpoint("c")
+        + '[handlers.log]\nordered_by = "payload.repository.id"\n'
+    )
+
+    assert made.routes == {
+        "a": [
+            Wanted("plain", 0, -1),
+            Wanted("by_repository", 0, 0),
+            Wanted("log", 0, 0),
+            Wanted("by_id", 0, 1),
+        ],
+        "b": [Wanted("by_id", 0, 0), Wanted("plain", 0, -1)],
+        "c": [Wanted("log", 0, 0)],
+    }
+    assert [len(e.order_keys) for e in made.endpoints] == [2, 1, 1]
+
+
+def test_the_configuration_may_order_a_handler_or_let_it_be(make, install):
+    install(
+        """
+        from fasthook import handler
+        @handler(ordered_by="id")
+        def by_id(event): ...
+        """,
+        "by_id",
+    )
+    text = endpoint(more='handlers = ["by_id"]') + "[handlers.by_id]\nordered_by = "
+    assert make(text + '"header.X-Shop"').handlers[0].handler.ordered_by == "header.X-Shop"
+    assert make(text + '""').routes == {"a": [Wanted("by_id", 0)]}
+
+
+@pytest.mark.parametrize("value", ["body.id", "payload", "payload.", "payload.a b", "header.a b"])
+def test_an_order_that_can_not_be_is_refused(value, refused):
+    message = refused(endpoint() + f'[handlers.log]\nordered_by = "{value}"\n')
+    assert message.startswith(f"handlers.log.ordered_by: '{value}'; expected 'id', 'payload.PATH'")
+
+
+def test_what_is_rejected_is_kept_where_the_endpoint_says_so(make):
+    made = make(endpoint("a", more="keep_rejected = true") + endpoint("b"))
+    assert [e.keep_rejected for e in made.endpoints] == [True, False]
 
 
 # --- warnings -------------------------------------------------------------------------------------
@@ -489,9 +548,18 @@ def test_what_is_open_weak_or_useless_is_warned_of(make, monkeypatch):
 
 def test_a_good_endpoint_is_not_warned_of(make, monkeypatch):
     monkeypatch.setenv("FASTHOOK_TEST_LONG", "x" * 40)
-    assert make(endpoint(more='secrets = ["env:FASTHOOK_TEST_LONG"]')).warnings == [
-        plan.LOSES_EVENTS
-    ]
+    assert make(endpoint(more='secrets = ["env:FASTHOOK_TEST_LONG"]')).warnings == []
+
+
+@pytest.mark.parametrize("durability", ["fsync", "os", "none"])
+def test_events_that_are_not_stored_are_warned_of(durability, make):
+    found = make(f'[spool]\ndurability = "{durability}"\n{endpoint()}').warnings
+    assert (plan.LOSES_EVENTS in found) == (durability == "none")
+
+
+def test_handlers_that_are_held_are_warned_of(make):
+    assert plan.HOLDS_EVENTS in make(f"[dispatch]\nhold = true\n{endpoint()}").warnings
+    assert plan.HOLDS_EVENTS not in make(endpoint()).warnings
 
 
 def test_a_handler_that_nobody_uses_is_warned_of(make):

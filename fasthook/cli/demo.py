@@ -24,7 +24,6 @@ def write_configuration(folder: Path, listen: str, admin: str) -> Path:
     blocks = [
         f'[server]\nlisten = ["{listen}"]\n',
         f'[admin]\nlisten = "{admin}"\n',
-        '[spool]\ndurability = "none"\n',
     ]
     for name in _PROVIDERS:
         provider = catalogue.load(name)

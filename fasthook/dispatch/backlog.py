@@ -12,30 +12,37 @@ RETRY_AFTER_S = 2
 
 
 class Backlog:
-    """Counts deliveries from acceptance until their last handler has settled.
+    """Counts deliveries from acceptance until no handler has them in line or in hand.
 
-    Full: `enter` raises, the sender is told 503 and comes again; nothing was accepted.
+    Full: the delivery waits on disk, or without a spool its sender is told 503 and comes again.
     """
 
-    __slots__ = ("capacity", "capacity_bytes", "count", "bytes", "is_full")
+    __slots__ = ("capacity", "capacity_bytes", "count", "bytes")
 
     def __init__(self, capacity: int, capacity_bytes: int) -> None:
         self.capacity = capacity
         self.capacity_bytes = capacity_bytes
         self.count = 0
         self.bytes = 0
-        #: Not even a small delivery finds room: known before any work is done on a request.
-        self.is_full = False
 
-    def enter(self, delivery: Delivery) -> None:
-        """Take the delivery in. Raises `BacklogFull`."""
+    @property
+    def is_full(self) -> bool:
+        """Whether not even a small delivery finds room: known before any work on a request."""
+        return self.count >= self.capacity
+
+    def enter(self, delivery: Delivery) -> bool:
+        """Take the delivery in, if there is room."""
         total = self.bytes + len(delivery.body) + OVERHEAD_BYTES
-        if self.is_full or total > self.capacity_bytes:
-            self.refuse()
+        if total > self.capacity_bytes or self.count >= self.capacity:
+            return False
         self.bytes = total
         self.count += 1
-        if self.count >= self.capacity:
-            self.is_full = True
+        return True
+
+    def readmit(self, delivery: Delivery) -> None:
+        """Take in what was asked for while there was `room`."""
+        self.bytes += len(delivery.body) + OVERHEAD_BYTES
+        self.count += 1
 
     def refuse(self) -> NoReturn:
         """Raise `BacklogFull`."""
@@ -45,8 +52,13 @@ class Backlog:
             RETRY_AFTER_S,
         )
 
+    @property
+    def room(self) -> int:
+        """How many more deliveries of the usual size find room."""
+        usual = self.bytes // self.count if self.count else OVERHEAD_BYTES
+        return min(self.capacity - self.count, (self.capacity_bytes - self.bytes) // usual)
+
     def leave(self, delivery: Delivery) -> None:
-        """The delivery is done or dead for all its handlers."""
+        """No handler has the delivery any more."""
         self.count -= 1
-        self.is_full = False
         self.bytes -= len(delivery.body) + OVERHEAD_BYTES

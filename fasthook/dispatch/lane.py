@@ -11,15 +11,16 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from time import perf_counter  # the loop's own clock stands still within a turn
-from typing import Any
+from typing import Any, Final, Protocol
 
-import msgspec
 from aiolimiter import AsyncLimiter
 
+from fasthook.dispatch.counts import FIRST_BUCKET_S, Counts
+from fasthook.dispatch.order import Order
 from fasthook.dispatch.runners import HandlerRaised, Runner, TimedOut
 from fasthook.errors import Discard, FasthookError, Retry
 from fasthook.logs import log
-from fasthook.model import Delivery, Event, Handler, Outcome, OutcomeKind, Undecodable
+from fasthook.model import Event, Handler, Outcome, OutcomeKind, Undecodable
 
 #: A worker that never waits lets others have the loop after this long.
 _TURN_S = 0.002
@@ -30,19 +31,32 @@ _STOP_GRACE_S = 2.0
 _CANCEL_AGAIN_S = 5.0
 
 
-class Assignment(msgspec.Struct, gc=False, eq=False):
-    """One delivery for one handler."""
+class Marks(Protocol):
+    """Where workers say what they have in hand, so that it is known if the process dies."""
 
-    delivery: Delivery
-    payload: Any
-    attempt: int = 0  # of the attempt that runs or ran last
+    def begin(self, slot: int, position: int, attempt: int) -> None:
+        """The worker of this slot begins an attempt."""
+
+    def end(self, slot: int) -> None:
+        """It has ended."""
 
 
-Settle = Callable[["Lane", Assignment, Outcome], None]
+class NoMarks:
+    """Nothing is kept: what is in memory alone is lost with the process anyway."""
+
+    def begin(self, slot: int, position: int, attempt: int) -> None:
+        """See `Marks`."""
+
+    def end(self, slot: int) -> None:
+        """See `Marks`."""
+
+
+NO_MARKS: Final = NoMarks()
+Settle = Callable[["Lane", Event[Any], Outcome], None]
 
 
 class Lane:
-    """The deliveries that wait for one handler, oldest first."""
+    """The events that wait for one handler, oldest first."""
 
     def __init__(
         self,
@@ -51,15 +65,19 @@ class Lane:
         new_runner: Callable[[], Runner],
         settle: Settle,
         delay_s: Callable[[int], float],
+        marks: Marks = NO_MARKS,
     ) -> None:
         """`delay_s(attempt)`: the pause after a failed attempt. `settle` gets every outcome."""
         self.name = name
         self.handler = handler
-        self.running = 0
+        self.running = 0  # taken from the line, and not settled
+        self.counts = Counts()
+        self.order = Order()
+        self.marks = marks
         self._new_runner = new_runner
         self._settle = settle
         self._delay_s = delay_s
-        self._line: deque[Assignment] = deque()
+        self._line: deque[Event[Any]] = deque()  # their `attempt` is the last one that was made
         self._idle: deque[asyncio.Future[None]] = deque()
         self._is_spreading = False
         self._loop = asyncio.get_running_loop()
@@ -69,12 +87,12 @@ class Lane:
 
     @property
     def waiting(self) -> int:
-        """How many assignments wait for a worker."""
+        """How many events wait for a worker."""
         return len(self._line)
 
-    def offer(self, assignment: Assignment) -> None:
-        """Put an assignment in line."""
-        self._line.append(assignment)
+    def offer(self, event: Event[Any]) -> None:
+        """Put an event in line."""
+        self._line.append(event)
         if not self._is_spreading:
             self._is_spreading = True
             self._loop.call_soon(self._spread)
@@ -83,7 +101,7 @@ class Lane:
         """Set a worker to the line, and look again once it has run.
 
         A handler that never waits lets one worker empty the line by itself: waking one for each
-        assignment would cost more than such handlers do. One that waits leaves the line to the
+        event would cost more than such handlers do. One that waits leaves the line to the
         next worker, a turn of the loop later.
         """
         if not self._line or not self._set_to_work():
@@ -100,34 +118,50 @@ class Lane:
                 return True
         if len(self._workers) >= self.handler.concurrency:
             return False
-        worker = _Worker(self, self._new_runner())
+        worker = _Worker(self, self._new_runner(), len(self._workers))
         self._workers.add(worker)
-        worker.start(len(self._workers))
+        worker.start()
         return True
 
-    async def next(self) -> Assignment:
-        """The assignment that has waited longest."""
+    def clear(self) -> None:
+        """Let go of all events that wait."""
+        self._line.clear()
+
+    async def next(self) -> Event[Any]:
+        """The event that has waited longest."""
         while not self._line:
             wake = self._loop.create_future()
             self._idle.append(wake)
             await wake
         return self._line.popleft()
 
-    def settle(self, assignment: Assignment, error: BaseException | None, took_s: float) -> None:
+    def settle(self, event: Event[Any], error: BaseException | None, took_s: float) -> None:
         """Turn what an attempt came to into its outcome, and pass it on."""
-        delivery, attempt = assignment.delivery, assignment.attempt
+        counts = self.counts
+        counts.seconds += took_s
+        if took_s > FIRST_BUCKET_S:
+            counts.slow(took_s)
         if error is None:
-            outcome = Outcome(delivery, self.name, attempt, "done", took_s)
+            counts.done += 1
+            outcome = Outcome(event._delivery, self.name, event.attempt, "done", took_s)
         else:
-            kind: OutcomeKind = "dead"
-            retry_in_s = 0.0
-            if not isinstance(error, Discard) and attempt <= self.handler.retries:
-                kind = "retry"
-                after_s = error.after_s if isinstance(error, Retry) else None
-                retry_in_s = self._delay_s(attempt) if after_s is None else after_s
-            text, trace = describe(error), _trace_of(error)
-            outcome = Outcome(delivery, self.name, attempt, kind, took_s, text, retry_in_s, trace)
-        self._settle(self, assignment, outcome)
+            outcome = self._failure(event, error, took_s)
+        self._settle(self, event, outcome)
+
+    def _failure(self, event: Event[Any], error: BaseException, took_s: float) -> Outcome:
+        """Try it again, or give up."""
+        attempt, counts = event.attempt, self.counts
+        kind: OutcomeKind = "dead"
+        retry_in_s = 0.0
+        if not isinstance(error, Discard) and attempt <= self.handler.retries:
+            kind = "retry"
+            after_s = error.after_s if isinstance(error, Retry) else None
+            retry_in_s = self._delay_s(attempt) if after_s is None else after_s
+            counts.retry += 1
+        else:
+            counts.dead += 1
+        text, trace = describe(error), _trace_of(error)
+        return Outcome(event._delivery, self.name, attempt, kind, took_s, text, retry_in_s, trace)
 
     async def close(self) -> None:
         """Stop all workers; what they were doing is lost."""
@@ -160,11 +194,12 @@ def _trace_of(error: BaseException) -> str:
 
 
 class _Worker:
-    """Takes one assignment after the other."""
+    """Takes one event after the other."""
 
     __slots__ = (
         "_lane",
         "_loop",
+        "_slot",
         "_runner",
         "_task",
         "_deadline",
@@ -173,8 +208,10 @@ class _Worker:
         "_is_stopping",
     )
 
-    def __init__(self, lane: Lane, runner: Runner) -> None:
+    def __init__(self, lane: Lane, runner: Runner, slot: int) -> None:
+        """`slot`: its place among the lane's workers, counted from 0."""
         self._lane = lane
+        self._slot = slot
         self._runner = runner
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
@@ -183,8 +220,8 @@ class _Worker:
         self._is_overdue = False
         self._is_stopping = False
 
-    def start(self, number: int) -> None:
-        name = f"{self._lane.name}-{number}"
+    def start(self) -> None:
+        name = f"{self._lane.name}-{self._slot + 1}"
         self._task = self._loop.create_task(self._work(), name=name)
 
     def stop(self) -> None:
@@ -205,25 +242,27 @@ class _Worker:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - `start` made it
         turn_began = 0.0
+        marks, slot = lane.marks, self._slot
         while not self._is_stopping:
             if not lane._line:
-                assignment = await lane.next()
+                event = await lane.next()
                 turn_began = perf_counter()
             else:
-                assignment = lane._line.popleft()
+                event = lane._line.popleft()
+            lane.running += 1
             if lane.limiter is not None:
                 await lane.limiter.acquire()
-            assignment.attempt += 1
+            event.attempt += 1
             error: BaseException | None = None
             began = perf_counter()
-            if isinstance(assignment.payload, Undecodable):
-                what = assignment.payload.error
+            if isinstance(event._payload, Undecodable):
+                what = event._payload.error
                 error = Discard(f"the payload does not fit the handler's type: {what}")
             else:
                 self._watch(began)
-                lane.running += 1
+                marks.begin(slot, event._delivery.position, event.attempt)
                 try:
-                    await run(Event(assignment.delivery, assignment.payload, assignment.attempt))
+                    await run(event)
                 # The only `except` this wide: also sys.exit() in a handler is just an attempt.
                 except BaseException as raised:
                     if self._is_stopping and isinstance(raised, asyncio.CancelledError):
@@ -231,13 +270,14 @@ class _Worker:
                     error = self._cause(raised)
                 finally:
                     self._deadline = math.inf
-                    lane.running -= 1
+                    marks.end(slot)
                 if task.cancelling() and not self._is_stopping:
                     await self._absorb(task)
             now = perf_counter()
-            lane.settle(assignment, error, now - began)
+            lane.running -= 1
+            lane.settle(event, error, now - began)
             # An idle worker must not hold what the last attempt held: errors know their frames.
-            del error, assignment
+            del error, event
             if self._runner.is_held:
                 await self._runner.recover()
             if now - turn_began > _TURN_S:

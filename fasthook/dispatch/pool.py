@@ -8,10 +8,11 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from fasthook.dispatch.backlog import Backlog
-from fasthook.dispatch.lane import Assignment, Lane
+from fasthook.dispatch.lane import NO_MARKS, Lane, Marks
+from fasthook.dispatch.order import Turn
 from fasthook.dispatch.retry import delay_s
 from fasthook.dispatch.runners import LoopRunner, ProcessRunner, Runner, ThreadRunner
-from fasthook.model import Delivery, Handler, Outcome
+from fasthook.model import Delivery, Event, Handler, Outcome
 
 
 class Registered(NamedTuple):
@@ -23,11 +24,35 @@ class Registered(NamedTuple):
     settings: dict[str, Any]
 
 
+class Wanted(NamedTuple):
+    """One handler of an endpoint, and which values of a delivery it takes."""
+
+    name: str
+    payload_index: int
+    key_index: int = -1  # of `Delivery.order_keys`; -1: in no order
+
+
 class Route(NamedTuple):
-    """One handler of an endpoint, and which of the delivery's payloads it takes."""
+    """`Wanted`, with the handler's lane."""
 
     lane: Lane
     payload_index: int
+    key_index: int
+
+
+class Resumed(NamedTuple):
+    """Where a handler stands with a delivery that comes back from disk."""
+
+    attempt: int  # the last one
+    was_parked: bool
+
+
+NewMarks = Callable[[str, Handler], Marks]
+
+
+def no_marks(name: str, handler: Handler) -> Marks:
+    """Nothing is kept of what runs."""
+    return NO_MARKS
 
 
 class Pool:
@@ -39,17 +64,23 @@ class Pool:
         backlog: Backlog,
         on_outcome: Callable[[Outcome], None],
         chance: Callable[[], float] = random.random,
+        patience_s: float = math.inf,
+        new_marks: NewMarks = no_marks,
     ) -> None:
-        """`on_outcome` is told of every attempt. `chance`: 0 ≤ x < 1, spreads retries."""
+        """`on_outcome` is told of every attempt. `chance`: 0 ≤ x < 1, spreads retries.
+
+        Retries that are due within `patience_s` wait in memory. For later ones the delivery leaves,
+        and whoever stored it brings it back in time.
+        """
         self.backlog = backlog
         self._on_outcome = on_outcome
         self._chance = chance
+        self._patience_s = patience_s
+        self._new_marks = new_marks
         self._executors: list[Executor] = []
         self._retries: dict[asyncio.TimerHandle, float] = {}  # → loop time
         self._drain_ends = math.inf
-        self._in_lanes = 0  # assignments that wait or run; not those between two attempts
         self._emptied: asyncio.Future[None] | None = None
-        self._unsettled: dict[int, int] = {}  # id(delivery) → handlers, where it has several
         self.lanes = {registered.name: self._new_lane(registered) for registered in handlers}
         self._routes: dict[str, tuple[Route, ...]] = {}
 
@@ -64,80 +95,155 @@ class Pool:
             executor = ThreadPoolExecutor(handler.concurrency, thread_name_prefix=name)
             self._executors.append(executor)
             new_runner = lambda: ThreadRunner(handler.function, executor)  # noqa: E731
-        return Lane(name, handler, new_runner, self._settle, self._delay_s)
+        marks = self._new_marks(name, handler)
+        return Lane(name, handler, new_runner, self._settled, self._delay_s, marks)
 
     def _delay_s(self, attempt: int) -> float:
         return delay_s(attempt, self._chance())
 
-    def connect(self, endpoints: Mapping[str, Sequence[tuple[str, int]]]) -> None:
-        """Endpoint → its handlers, each with the index of its payload."""
+    def connect(self, endpoints: Mapping[str, Sequence[Wanted]]) -> None:
+        """Endpoint → its handlers."""
         self._routes = {
-            endpoint: tuple(Route(self.lanes[name], index) for name, index in handlers)
-            for endpoint, handlers in endpoints.items()
+            endpoint: tuple(Route(self.lanes[name], payload, key) for name, payload, key in wanted)
+            for endpoint, wanted in endpoints.items()
         }
 
-    def offer(self, delivery: Delivery) -> None:
-        """Put the delivery in line at each of its handlers. Raises `BacklogFull`: at none."""
-        self.backlog.enter(delivery)
-        routes = self._routes[delivery.endpoint]
-        if len(routes) > 1:
-            self._unsettled[id(delivery)] = len(routes)
-        self._in_lanes += len(routes)
-        payloads = delivery.payloads
-        for lane, payload_index in routes:
-            lane.offer(Assignment(delivery, payloads[payload_index]))
+    def handlers_of(self, endpoint: str) -> list[str]:
+        """Names of the endpoint's handlers; none if it is not configured any more."""
+        return [route.lane.name for route in self._routes.get(endpoint, ())]
 
-    def _settle(self, lane: Lane, assignment: Assignment, outcome: Outcome) -> None:
-        self._in_lanes -= 1
+    # --- deliveries in ----------------------------------------------------------------------------
+
+    def dispatch(self, delivery: Delivery) -> None:
+        """Put a delivery that has entered the backlog in line at each of its handlers."""
+        routes = self._routes[delivery.endpoint]
+        delivery.open_handlers = len(routes)
+        delivery.has_one_handler = delivery.open_handlers == 1
+        payloads = delivery.payloads
+        for lane, payload_index, key_index in routes:
+            if key_index < 0 or not delivery.order_keys[key_index]:
+                lane.offer(Event(delivery, payloads[payload_index], 0))
+            else:
+                key = delivery.order_keys[key_index]
+                event: Event[Any] = Event(delivery, payloads[payload_index], 0, key)
+                self._take_turn(lane, event, lane.order.enter(event, is_fresh=True))
+
+    def resume(self, delivery: Delivery, resumed: Mapping[str, Resumed]) -> None:
+        """Put a delivery that comes back from disk in line at those handlers alone."""
+        delivery.open_handlers = len(resumed)
+        for lane, payload_index, key_index in self._routes[delivery.endpoint]:
+            if lane.name not in resumed:
+                continue
+            attempt, was_parked = resumed[lane.name]
+            key = delivery.order_keys[key_index] if key_index >= 0 else ""
+            payload = delivery.payloads[payload_index]
+            event: Event[Any] = Event(delivery, payload, attempt, key)
+            if key:
+                turn = lane.order.enter(event, is_fresh=False, was_parked=was_parked)
+                self._take_turn(lane, event, turn)
+            else:
+                lane.offer(event)
+
+    def _take_turn(self, lane: Lane, event: Event[Any], turn: Turn) -> None:
+        if turn is Turn.RUN:
+            lane.offer(event)
+        elif turn is Turn.PARKED:
+            self._park(lane, event)
+
+    def _park(self, lane: Lane, event: Event[Any]) -> None:
+        """The event waits on disk for those of its key that came before."""
+        outcome = Outcome(event._delivery, lane.name, event.attempt, "wait", 0.0)
+        outcome.order_key = event._key
+        self._left(outcome)
+
+    # --- outcomes out -----------------------------------------------------------------------------
+
+    def _settled(self, lane: Lane, event: Event[Any], outcome: Outcome) -> None:
+        if outcome.kind == "done" and not event._key:
+            self._left(outcome)  # by far most
+        elif outcome.kind == "retry" and outcome.retry_in_s <= self._patience_s:
+            outcome.order_key = event._key
+            self._on_outcome(outcome)
+            self._retry(lane, event, outcome.retry_in_s)
+        elif event._key:
+            self._go_on(lane, event, outcome)
+        else:
+            self._left(outcome)
+
+    def _left(self, outcome: Outcome) -> None:
+        """The handler has the delivery no more."""
+        delivery = outcome.delivery
+        delivery.open_handlers -= 1
+        if not delivery.open_handlers:
+            outcome.leaves = True
+            self.backlog.leave(delivery)
         self._on_outcome(outcome)
-        if outcome.kind == "retry":
-            self._retry(lane, assignment, outcome.retry_in_s)
-            return
-        delivery = assignment.delivery
-        if self._unsettled:
-            left = self._unsettled.get(id(delivery), 1) - 1
-            if left:
-                self._unsettled[id(delivery)] = left
-                return
-            self._unsettled.pop(id(delivery), None)
-        self.backlog.leave(delivery)
         if self._emptied is not None:
             self._look_whether_drained()
 
-    def _retry(self, lane: Lane, assignment: Assignment, after_s: float) -> None:
+    def _go_on(self, lane: Lane, event: Event[Any], outcome: Outcome) -> None:
+        """Let those go on which waited for this event, or send them to disk behind it."""
+        if outcome.kind == "retry":
+            outcome.order_key = event._key
+            followers = lane.order.away(event)
+            self._left(outcome)
+            for follower in followers:
+                self._park(lane, follower)
+            return
+        if lane.order.has_parked(event):
+            outcome.order_key = event._key
+        following = lane.order.over(event)
+        self._left(outcome)
+        if following is not None and self._drain_ends > -math.inf:
+            lane.offer(following)
+
+    def _retry(self, lane: Lane, event: Event[Any], after_s: float) -> None:
+        delivery = event._delivery
+        index = next(r.payload_index for r in self._routes[delivery.endpoint] if r.lane is lane)
+        # An event of its own: the handler may have kept the other one.
+        payload = delivery.payloads[index]
+        following: Event[Any] = Event(delivery, payload, event.attempt, event._key)
+
         def again() -> None:
             del self._retries[timer]
-            self._in_lanes += 1
-            lane.offer(assignment)
+            lane.offer(following)
 
         loop = asyncio.get_running_loop()
         timer = loop.call_later(after_s, again)
         self._retries[timer] = loop.time() + after_s
         self._look_whether_drained()
 
+    # --- the end ----------------------------------------------------------------------------------
+
     def _look_whether_drained(self) -> None:
         """Whether nothing is left but retries that are due too late."""
         if self._emptied is None or self._emptied.done():
             return
         is_due = any(due <= self._drain_ends for due in self._retries.values())
-        if not self.backlog.count or not (self._in_lanes or is_due):
+        is_busy = any(lane.waiting or lane.running for lane in self.lanes.values())
+        if not self.backlog.count or not (is_busy or is_due):
             self._emptied.set_result(None)
 
-    async def drain(self, timeout_s: float) -> int:
+    async def drain(self, timeout_s: float, *, is_stored: bool = False) -> int:
         """Wait until nothing is left, or the time is over; how many deliveries are left.
 
-        Retries that are due later than that are not waited for.
+        Retries that are due later than that are not waited for; and where all deliveries are
+        stored (`is_stored`), nothing but the attempts that are under way.
         """
+        loop = asyncio.get_running_loop()
+        self._drain_ends = loop.time() + timeout_s
+        if is_stored:
+            self._drain_ends = -math.inf
+            for lane in self.lanes.values():
+                lane.clear()
         if self.backlog.count:
-            loop = asyncio.get_running_loop()
-            self._drain_ends = loop.time() + timeout_s
             self._emptied = loop.create_future()
             loop.call_soon(self._look_whether_drained)
             await asyncio.wait([self._emptied], timeout=timeout_s)
         return self.backlog.count
 
     async def close(self) -> None:
-        """Stop everything; what still waits is lost."""
+        """Stop everything; what still waits is lost, unless it is stored."""
         for timer in self._retries:
             timer.cancel()
         await asyncio.gather(*(lane.close() for lane in self.lanes.values()))

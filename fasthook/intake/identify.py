@@ -27,6 +27,10 @@ MAX_NAME_CHARS: Final = 256
 Identity = tuple[str, str, tuple[Any, ...], dict[str, str]]
 
 
+#: From request, event id and what was read of the body to the key; empty: there is none.
+OrderKey = Callable[[Request, str, dict[str, str]], str]
+
+
 class Identifier:
     """Reads id, type and payloads of one endpoint's requests."""
 
@@ -59,6 +63,11 @@ class Identifier:
         self._is_checked = bool(payload_types) and all(
             t not in (Any, object) for t in payload_types
         )
+
+    @property
+    def payload_count(self) -> int:
+        """How many payloads `identify` finds."""
+        return len(self._payload_types)
 
     def identify(self, request: Request) -> Identity:
         """Raises `BadPayload` and `WrongContentType`."""
@@ -126,6 +135,20 @@ class Identifier:
 
 
 _NOTHING: Final[dict[str, str]] = {}
+
+
+def order_key_of(ordered_by: str) -> tuple[OrderKey, list[str]]:
+    """The reader for "id", "payload.PATH" or "header.NAME"; and the selectors that the identifier
+    has to find for it.
+    """
+    where, _, what = ordered_by.partition(".")
+    if where == "id":
+        return lambda request, event_id, found: event_id, []
+    if where == "header":
+        name = what.lower().encode()
+        return lambda request, event_id, found: request.headers.get(name, b"").decode("latin-1"), []
+    json, form = f"json:{what}", f"form:{what}"
+    return lambda request, event_id, found: found.get(json) or found.get(form, ""), [json]
 
 
 def _only_header(selectors: list[Selector]) -> bytes:

@@ -19,12 +19,12 @@ from fasthook.errors import (
     WrongMethod,
 )
 from fasthook.intake.catalogue import Handshake
-from fasthook.intake.identify import Identifier
+from fasthook.intake.identify import Identifier, OrderKey
 from fasthook.intake.limiter import ClientBuckets, TokenBucket
 from fasthook.intake.network import AllowList, Clients, limiter_key
 from fasthook.intake.signatures import Verifier
 from fasthook.intake.templates import Found, Selector, Template
-from fasthook.model import Delivery, Reply, Request
+from fasthook.model import Delivery, Reply, Request, Undecodable, request_of
 
 #: A sender's challenge is echoed: short, and printable ASCII, so that it can be nothing else.
 MAX_CHALLENGE_BYTES = 1024
@@ -44,6 +44,14 @@ class Endpoint(msgspec.Struct, frozen=True):
     greetings: tuple["Greeting", ...] = ()
     retries_429: bool = False
     security_headers: frozenset[bytes] = frozenset()
+    is_id_signed: bool = False  # so that it alone makes a duplicate
+    order_keys: tuple[OrderKey, ...] = ()  # one per distinct `ordered_by` of the handlers
+    keep_rejected: bool = False  # head and body of what is refused
+    is_plain: bool = False  # every delivery is an event for all handlers, in no order
+
+    def __post_init__(self) -> None:
+        is_plain = not (self.greetings or self.order_keys or self.events is not None)
+        msgspec.structs.force_setattr(self, "is_plain", is_plain)
 
 
 class Greeting:
@@ -86,6 +94,7 @@ class Receiver:
         self, endpoints: Iterable[Endpoint], clients: Clients, unverified: ClientBuckets
     ) -> None:
         self._endpoints = {endpoint.path: endpoint for endpoint in endpoints}
+        self._by_name = {endpoint.name: endpoint for endpoint in self._endpoints.values()}
         self._clients = clients
         self._unverified = unverified
 
@@ -126,7 +135,7 @@ class Receiver:
                 secret_index,
                 payloads,
             )
-            if endpoint.greetings or endpoint.events is not None:
+            if not endpoint.is_plain:
                 _sort(endpoint, delivery, request, found)
             return delivery
         except Rejection as rejection:
@@ -135,6 +144,21 @@ class Receiver:
             if secret_index is None and not isinstance(rejection, Shed):
                 self._unverified.charge(limiter_key(client), now_s)
             raise
+
+    def restore(self, delivery: Delivery) -> None:
+        """Give a delivery that was stored its payloads again. Raises `Rejection`."""
+        endpoint = self._by_name.get(delivery.endpoint)
+        if endpoint is None:
+            raise UnknownPath("no endpoint has this name")
+        request = request_of(delivery)
+        _, _, delivery.payloads, found = endpoint.identifier.identify(request)
+        delivery.order_keys = _keys_of(endpoint, request, delivery.event_id, found)
+
+    def restore_as(self, delivery: Delivery, payload: Undecodable) -> None:
+        """Give a delivery that can't be decoded any more that for a payload."""
+        endpoint = self._by_name[delivery.endpoint]
+        delivery.payloads = (payload,) * endpoint.identifier.payload_count
+        delivery.order_keys = ("",) * len(endpoint.order_keys)
 
     def _check_client(self, client: str, now_s: float) -> None:
         wait_s = self._unverified.wait(limiter_key(client), now_s)
@@ -147,8 +171,17 @@ class Receiver:
             raise RateExceeded("the endpoint's rate is exceeded", wait_s, endpoint.retries_429)
 
 
+def _keys_of(
+    endpoint: Endpoint, request: Request, event_id: str, found: dict[str, str]
+) -> tuple[str, ...]:
+    return tuple(read(request, event_id, found) for read in endpoint.order_keys)
+
+
 def _sort(endpoint: Endpoint, delivery: Delivery, request: Request, found: dict[str, str]) -> None:
-    """Set apart what no handler should see: handshakes, and events that are not wanted."""
+    """Set apart what no handler should see, handshakes and events that are not wanted; and find
+    the keys of what is to be handled in order.
+    """
+    delivery.order_keys = _keys_of(endpoint, request, delivery.event_id, found)
     for greeting in endpoint.greetings:
         if greeting.applies(request.headers, found):
             delivery.kind = greeting.name

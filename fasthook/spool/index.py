@@ -7,15 +7,17 @@ wait for the disk: they are called in the spool's thread, or by commands.
 
 import os
 from array import array
-from collections.abc import Sequence
-from enum import IntEnum
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import apsw
 
 from fasthook.errors import FasthookError
-from fasthook.spool.records import Accepted, Settled
+from fasthook.logs import log
+from fasthook.spool.changes import EVERY_OTHER, NEVER_NS, Changes, Cursor, Held, Part, Row, State
+from fasthook.spool.journal import WORKER_OF_POSITION, position_of
+from fasthook.spool.records import Replayed, Settled
 
 VERSION: Final = 1
 #: The WAL-reset bug (sqlite.org/wal.html#walresetbug) is gone from here on.
@@ -25,95 +27,26 @@ _BUSY_MS: Final = 5000
 _ROWS: Final = 64
 
 
-class State(IntEnum):
-    """Where a delivery stands; and each of its handlers, where that is not the same."""
-
-    PENDING = 0  # on disk alone: it is read back when there is room and it is due
-    RUNNING = 1  # in memory: in line, or in hand
-    DONE = 2
-    DEAD = 3
-    IGNORED = 4  # not wanted by its endpoint
-    DAMAGED = 5  # its record can't be read any more: never served, and never forgotten silently
-
-
 class WrongIndex(FasthookError):
     """A database that this version can't use."""
-
-
-#: A delivery, as the index has it: position, key, endpoint, id, type, receipt in ns, state.
-Row = list[Any]
-STATE: Final = 6  # of a row
-
-
-class Changes:
-    """What a stretch of the journal changes. Most deliveries are accepted and done within one."""
-
-    def __init__(self) -> None:
-        self.rows: dict[int, Row] = {}  # by position: accepted in this stretch
-        self.done: list[int] = []  # accepted before it, and done at the first attempt
-        self.settled: list[Settled] = []  # all other outcomes
-
-    def __len__(self) -> int:
-        return len(self.rows) + len(self.done) + len(self.settled)
-
-    def extend(self, later: "Changes") -> None:
-        """Add what came after these."""
-        self.rows |= later.rows
-        self.done += later.done
-        self.settled += later.settled
-
-    def accept(self, position: int, accepted: Accepted, state: State) -> None:
-        """A delivery came."""
-        self.rows[position] = [
-            position,
-            accepted.key,
-            accepted.endpoint,
-            accepted.event_id,
-            accepted.event_type,
-            accepted.received_at_ns,
-            int(state),
-        ]
-
-    def settle(self, settled: Settled) -> None:
-        """An attempt was made."""
-        if settled.kind == "done" and settled.is_last and settled.attempt == 1:
-            row = self.rows.get(settled.position)
-            if row is None:
-                self.done.append(settled.position)
-            else:
-                row[STATE] = int(State.DONE)
-        else:
-            self.settled.append(settled)
-
-
-class Part(NamedTuple):
-    """One handler's part of a delivery that is not over, or was not done at the first attempt."""
-
-    handler: str
-    attempt: int  # the last one
-    state: int
-
-
-class Cursor(NamedTuple):
-    """How far a worker's journal has been read into the index."""
-
-    segment: int
-    offset: int
 
 
 _SCHEMA: Final = f"""
 CREATE TABLE deliveries (
     position INTEGER PRIMARY KEY, key BLOB NOT NULL, endpoint TEXT NOT NULL,
     event_id TEXT NOT NULL, event_type TEXT NOT NULL, received_at_ns INTEGER NOT NULL,
-    state INTEGER NOT NULL);
+    state INTEGER NOT NULL, due_ns INTEGER NOT NULL);
 CREATE UNIQUE INDEX deliveries_key ON deliveries (key);
-CREATE INDEX deliveries_open ON deliveries (state, position)
-    WHERE state IN ({State.PENDING:d}, {State.RUNNING:d}, {State.DEAD:d});
+CREATE INDEX deliveries_due ON deliveries ({WORKER_OF_POSITION}, due_ns, position)
+    WHERE state = {State.PENDING:d};
+CREATE INDEX deliveries_state ON deliveries (state, position)
+    WHERE state IN ({State.RUNNING:d}, {State.DEAD:d}, {State.DAMAGED:d}, {State.FORGOTTEN:d});
 CREATE TABLE parts (
     position INTEGER NOT NULL, handler TEXT NOT NULL, attempt INTEGER NOT NULL,
-    state INTEGER NOT NULL, due_ns INTEGER NOT NULL,
-    PRIMARY KEY (position, handler)) WITHOUT ROWID;
-CREATE INDEX parts_due ON parts (due_ns) WHERE state = {State.PENDING:d};
+    state INTEGER NOT NULL, due_ns INTEGER NOT NULL, order_key TEXT NOT NULL,
+    crashes INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (position, handler)) WITHOUT ROWID;
+CREATE INDEX parts_order ON parts (handler, order_key, state)
+    WHERE order_key != '' AND state IN ({State.PENDING:d}, {State.WAITING:d});
 CREATE TABLE failures (
     position INTEGER NOT NULL, handler TEXT NOT NULL, attempt INTEGER NOT NULL,
     at_ns INTEGER NOT NULL, error TEXT NOT NULL,
@@ -132,6 +65,7 @@ class Index:
             raise WrongIndex(
                 f"SQLite {apsw.sqlite_lib_version()} corrupts databases; 3.51.3 is due"
             )
+        self.path = path
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         self._connection = apsw.Connection(str(path))
         self._connection.set_busy_timeout(_BUSY_MS)
@@ -168,105 +102,222 @@ class Index:
         with self._connection:
             self._insert(list(changes.rows.values()))
             self._set_state(changes.done, State.DONE, (State.PENDING, State.RUNNING))
-            for settled in changes.settled:
-                self._take(settled)
+            for later in changes.later:
+                if isinstance(later, Settled):
+                    self._settle(later)
+                elif isinstance(later, Replayed):
+                    self._replay(later)
+                else:
+                    self._set_state(later.positions, State.FORGOTTEN, list(State))
+                    self._give_up_parts(later.positions)
+                    erased = "UPDATE failures SET error = '' WHERE position IN carray(?)"
+                    self._ask(erased, (_integers(later.positions),))
+            for position in changes.put_back:
+                self._put_back(position)
             self._ask("INSERT OR REPLACE INTO cursors VALUES (?, ?, ?)", (worker, *cursor))
 
     def _insert(self, rows: Sequence[Row]) -> None:
         for begin in range(0, len(rows), _ROWS):
             part = rows[begin : begin + _ROWS]
-            places = ",".join(["(?, ?, ?, ?, ?, ?, ?)"] * len(part))
+            places = ",".join(["(?, ?, ?, ?, ?, ?, ?, ?)"] * len(part))
             values = [value for row in part for value in row]
-            self._ask(f"INSERT OR IGNORE INTO deliveries VALUES {places}", values)  # noqa: S608
+            self._ask(f"INSERT OR IGNORE INTO deliveries VALUES {places}", values)
 
-    def _set_state(self, positions: Sequence[int], to: State, of: Sequence[State]) -> int:
+    def _set_state(
+        self, positions: Sequence[int], to: State, of: Iterable[State], due_ns: int | None = None
+    ) -> int:
         """Guarded: only deliveries in one of the states `of` change. How many did."""
         if not positions:
             return 0
         self._ask(
-            "UPDATE deliveries SET state = ? WHERE position IN carray(?) AND state IN carray(?)",
-            (int(to), _integers(positions), _integers(of)),
+            "UPDATE deliveries SET state = ?, due_ns = coalesce(?, due_ns) "
+            "WHERE position IN carray(?) AND state IN carray(?)",
+            (int(to), due_ns, _integers(positions), _integers(list(of))),
         )
         return self._connection.changes()
 
-    def _take(self, settled: Settled) -> None:
-        """One attempt that was not all there is to its delivery."""
+    def _settle(self, settled: Settled) -> None:
+        """What became of a delivery at one handler, where that is not all there is to it."""
         position, handler, attempt = settled.position, settled.handler, settled.attempt
         if not self._ask("SELECT 1 FROM deliveries WHERE position = ?", (position,)):
             return  # pruned, or the same as another
-        state = _PART_STATES[settled.kind]
+        state, is_crash = _PART_STATES[settled.kind], settled.kind == "crash"
         self._ask(
-            "INSERT INTO parts VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
-            "attempt = excluded.attempt, state = excluded.state, due_ns = excluded.due_ns",
-            (position, handler, attempt, int(state), settled.due_ns),
+            "INSERT INTO parts VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+            "attempt = excluded.attempt, state = excluded.state, due_ns = excluded.due_ns, "
+            "order_key = coalesce(nullif(excluded.order_key, ''), order_key), "
+            "crashes = crashes + excluded.crashes",
+            (position, handler, attempt, int(state), settled.due_ns, settled.order_key, is_crash),
         )
         if settled.error:
             self._ask(
                 "INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?)",
                 (position, handler, attempt, settled.at_ns, settled.error),
             )
-        if settled.is_last:
-            dead = "SELECT 1 FROM parts WHERE position = ? AND state = ?"
-            is_dead = self._ask(dead, (position, int(State.DEAD)))
-            end = State.DEAD if is_dead else State.DONE
-            self._set_state([position], end, (State.PENDING, State.RUNNING))
+        if settled.order_key and state in (State.DONE, State.DEAD):
+            self._free(handler, settled.order_key)
+        if settled.leaves:
+            self._put_back(position)
+
+    def _free(self, handler: str, order_key: str) -> None:
+        """Events that waited behind one of their key may run now, in order."""
+        of = (handler, order_key, int(State.WAITING))
+        where = "handler = ? AND order_key = ? AND state = ?"
+        rows = self._ask(f"SELECT position FROM parts WHERE {where}", of)
+        if rows:
+            self._ask(
+                f"UPDATE parts SET state = ?, due_ns = 0 WHERE {where}",
+                (int(State.PENDING), *of),
+            )
+            self._set_state([p for (p,) in rows], State.PENDING, (State.PENDING,), 0)
+
+    def _put_back(self, position: int) -> None:
+        """The delivery is not in memory any more: what its handlers say is its state."""
+        parts = self._ask("SELECT state, due_ns FROM parts WHERE position = ?", (position,))
+        states = {state for state, _ in parts}
+        due_ns = 0
+        if State.PENDING in states:
+            state = State.PENDING
+            due_ns = min(due for state, due in parts if state == State.PENDING)
+        elif State.WAITING in states:
+            state, due_ns = State.PENDING, NEVER_NS
+        else:
+            state = State.DEAD if State.DEAD in states else State.DONE
+        self._set_state([position], state, (State.PENDING, State.RUNNING), due_ns)
+
+    def _replay(self, replayed: Replayed) -> None:
+        """Settled deliveries run once more."""
+        for position in replayed.positions:
+            if not self._set_state([position], State.PENDING, _SETTLED_STATES, 0):
+                continue  # it is still to run, or there is nothing to run any more
+            if replayed.handler:
+                again = (position, replayed.handler, int(State.PENDING))
+                others = (position, EVERY_OTHER, int(State.DONE))
+                self._ask("INSERT OR REPLACE INTO parts VALUES (?, ?, 0, ?, 0, '', 0)", again)
+                self._ask("INSERT OR IGNORE INTO parts VALUES (?, ?, 0, ?, 0, '', 0)", others)
+                continue
+            dead = (position, int(State.DEAD))
+            self._ask("DELETE FROM parts WHERE position = ? AND state = ?", dead)
+            if not self._connection.changes():
+                self._ask("DELETE FROM parts WHERE position = ?", (position,))
 
     # --- asking -----------------------------------------------------------------------------------
 
-    def recover(self) -> int:
-        """What was in memory when the service ended waits on disk again; how many deliveries."""
-        change = "UPDATE deliveries SET state = ? WHERE state = ?"
-        self._ask(change, (int(State.PENDING), int(State.RUNNING)))
-        return self._connection.changes()
+    def recover(self, worker: int) -> None:
+        """What a worker had in memory when it ended waits on disk again, and comes first."""
+        with self._connection:
+            change = (
+                "UPDATE deliveries SET state = ?, due_ns = 0 "
+                "WHERE state = ? AND position >= ? AND position < ?"
+            )
+            place = position_of(worker, 0, 0), position_of(worker + 1, 0, 0)
+            self._ask(change, (int(State.PENDING), int(State.RUNNING), *place))
+            # Whoever is in front of them may have been done in what a crash took.
+            for handler, order_key in self._ask(_LEADERLESS):
+                self._free(handler, order_key)
 
-    def take_due(self, limit: int, now_ns: int) -> list[int]:
-        """Positions of deliveries that are to be run, oldest first; they are RUNNING from now on.
+    def take_due(self, worker: int, limit: int, now_ns: int) -> list[int]:
+        """Positions of a worker's deliveries that are to be run, oldest first; they are RUNNING
+        from now on.
 
         Those which wait for a retry are left until it is due.
         """
         with self._connection:
-            rows = self._ask(_DUE, (int(State.PENDING), int(State.PENDING), now_ns, limit))
+            rows = self._ask(
+                "SELECT position FROM deliveries INDEXED BY deliveries_due "
+                f"WHERE state = {State.PENDING:d} AND {WORKER_OF_POSITION} = ? AND due_ns <= ? "
+                "ORDER BY due_ns, position LIMIT ?",
+                (worker, now_ns, limit),
+            )
             positions = [position for (position,) in rows]
             self._set_state(positions, State.RUNNING, (State.PENDING,))
         return positions
 
+    def leave_pending(self, positions: Sequence[int]) -> None:
+        """These were taken for nothing."""
+        self._set_state(positions, State.PENDING, (State.RUNNING,))
+
     def quarantine(self, position: int) -> None:
         """The record of this delivery is damaged: it is not run."""
-        self._set_state([position], State.DAMAGED, (State.PENDING, State.RUNNING))
+        with self._connection:
+            self._set_state([position], State.DAMAGED, (State.PENDING, State.RUNNING))
+            self._give_up_parts([position])
 
-    def next_due_ns(self) -> int | None:
-        """When the next retry is due (wall clock), if one is waited for."""
-        due = "SELECT min(due_ns) FROM parts WHERE state = ?"
-        return self._ask(due, (int(State.PENDING),))[0][0]  # type: ignore[no-any-return]
+    def _give_up_parts(self, positions: Sequence[int]) -> None:
+        """These do not run any more, and hold nobody back."""
+        for found in self.parts_of(positions).values():
+            for part in found:
+                if part.order_key and part.state in (State.PENDING, State.WAITING):
+                    self._free(part.handler, part.order_key)
+        self._ask(
+            "UPDATE parts SET state = ? WHERE position IN carray(?) AND state IN carray(?)",
+            (
+                int(State.DEAD),
+                _integers(positions),
+                _integers([State.PENDING, State.WAITING]),
+            ),
+        )
+
+    def crashes(self, position: int, handler: str) -> int:
+        """In how many attempts of a handler for a delivery the worker has died."""
+        rows = self._ask(
+            "SELECT crashes FROM parts WHERE position = ? AND handler = ?", (position, handler)
+        )
+        return rows[0][0] if rows else 0
 
     def parts_of(self, positions: Sequence[int]) -> dict[int, list[Part]]:
         """What is known of the handlers of these deliveries: only where something is."""
         found: dict[int, list[Part]] = {}
         if positions:
             wanted = (
-                "SELECT position, handler, attempt, state FROM parts WHERE position IN carray(?)"
+                "SELECT position, handler, attempt, state, due_ns, order_key FROM parts "
+                "WHERE position IN carray(?)"
             )
             for position, *values in self._ask(wanted, (_integers(positions),)):
                 found.setdefault(position, []).append(Part(*values))
         return found
 
-    def prune(self, begin: int, end: int) -> bool:
-        """Forget deliveries from position `begin` up to `end`; False if one of them is open."""
-        place = (begin, end)
-        is_open = "SELECT 1 FROM deliveries WHERE state < 2 AND position >= ? AND position < ?"
-        if self._ask(f"{is_open} LIMIT 1", place):
-            return False
+    def held_keys(self) -> list[Held]:
+        """Keys of ordered events that wait on disk."""
+        return [Held(*row) for row in self._ask(_HELD)]
+
+    def has(self, states: Sequence[State], begin: int, end: int) -> bool:
+        """Whether a delivery from position `begin` up to `end` is in one of these states."""
+        found = (
+            "SELECT 1 FROM deliveries WHERE position >= ? AND position < ? "
+            "AND state IN carray(?) LIMIT 1"
+        )
+        return bool(self._ask(found, (begin, end, _integers(states))))
+
+    def forget_before(self, received_ns: int, worker: int, segment: int) -> int:
+        """Delete what was received before, and is in none of the segments from `segment` on.
+
+        How many deliveries that were.
+        """
+        begin, end = position_of(worker, 0, 0), position_of(worker, segment, 0)
+        # In order of position, so what is old enough is found without a look at all the rest.
+        young = "SELECT min(position) FROM deliveries WHERE position >= ? AND received_at_ns >= ?"
+        (first_young,) = self._ask(young, (begin, received_ns))[0]
+        end = end if first_young is None else min(end, first_young)
         with self._connection:
-            for table in ("deliveries", "parts", "failures"):
-                delete = f"DELETE FROM {table} WHERE position >= ? AND position < ?"  # noqa: S608
-                self._ask(delete, place)
-        return True
+            count = self._ask(
+                "DELETE FROM deliveries WHERE position >= ? AND position < ? RETURNING 1",
+                (begin, end),
+            )
+            for table in ("parts", "failures"):
+                delete = f"DELETE FROM {table} WHERE position >= ? AND position < ?"
+                self._ask(delete, (begin, end))
+        return len(count)
 
     def counts(self) -> dict[State, int]:
         """How many deliveries are in each state that calls for something."""
-        states = (State.PENDING, State.RUNNING, State.DEAD)
-        count = "SELECT count(*) FROM deliveries WHERE state = ?"
-        return {state: self._ask(count, (int(state),))[0][0] for state in states}
+        pending = f"SELECT count(*) FROM deliveries WHERE state = {State.PENDING:d}"
+        others = (
+            "SELECT state, count(*) FROM deliveries WHERE state IN "
+            f"({State.RUNNING:d}, {State.DEAD:d}, {State.DAMAGED:d}) GROUP BY state"
+        )
+        found = {State(state): count for state, count in self._ask(others)}
+        return {State.PENDING: self._ask(pending)[0][0], State.DEAD: 0, State.DAMAGED: 0} | found
 
     def known(self, keys: Sequence[bytes]) -> set[bytes]:
         """Which of these keys have been accepted already."""
@@ -278,12 +329,44 @@ class Index:
         return {key for (key,) in rows}
 
 
-_PART_STATES: Final = {"done": State.DONE, "retry": State.PENDING, "dead": State.DEAD}
-_DUE: Final = """
-SELECT position FROM deliveries d WHERE state = ? AND NOT EXISTS (
-    SELECT 1 FROM parts p WHERE p.position = d.position AND p.state = ? AND p.due_ns > ?)
-ORDER BY position LIMIT ?"""
+_PART_STATES: Final = {
+    "done": State.DONE,
+    "retry": State.PENDING,
+    "dead": State.DEAD,
+    "wait": State.WAITING,
+    "crash": State.PENDING,
+}
+_SETTLED_STATES: Final = (State.DONE, State.DEAD, State.IGNORED)
+_LEADERLESS: Final = f"""
+SELECT DISTINCT handler, order_key FROM parts p WHERE order_key != '' AND state = {State.WAITING:d}
+AND NOT EXISTS (SELECT 1 FROM parts q WHERE q.handler = p.handler AND q.order_key = p.order_key
+    AND q.order_key != '' AND q.state = {State.PENDING:d})"""
+_HELD: Final = f"""
+SELECT handler, order_key, max(CASE WHEN state = {State.PENDING:d} AND attempt > 0
+    THEN position ELSE -1 END), sum(attempt = 0),
+    coalesce(min(CASE WHEN attempt = 0 THEN position END), 0)
+FROM parts WHERE order_key != '' AND state IN ({State.PENDING:d}, {State.WAITING:d})
+GROUP BY handler, order_key"""
 
 
 def _integers(values: Sequence[int]) -> Any:
     return apsw.carray(array("q", values))
+
+
+def damage_mark(path: Path) -> Path:
+    """The file that says that the index at `path` is damaged: the next start makes it again."""
+    return path.with_suffix(".damaged")
+
+
+def mark_damaged(path: Path) -> None:
+    """Have the next start make the index again: while it is in use it can't be."""
+    if not damage_mark(path).exists():
+        log.error("index damaged", path=str(path), cure="a restart makes it again")
+        damage_mark(path).touch(mode=0o600)
+
+
+def discard(path: Path) -> None:
+    """Delete an index; nothing is lost, for it is made again from the journals."""
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    damage_mark(path).unlink(missing_ok=True)

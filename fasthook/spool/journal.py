@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Final
 
 from fasthook.spool.records import (
+    RECORD_HEADER_BYTES,
     SEGMENT_HEADER_BYTES,
     Damage,
     Record,
+    WrongVersion,
+    content_length,
     framed,
     read_segment_header,
     record_at,
@@ -26,6 +29,8 @@ SEGMENT_BYTES: Final = 64 * 1024 * 1024
 #: A position is one number that names a record for ever: worker, segment and offset.
 _OFFSET_BITS: Final = 28
 _SEGMENT_BITS: Final = 28
+#: The worker of a position, in SQL.
+WORKER_OF_POSITION: Final = f"(position >> {_OFFSET_BITS + _SEGMENT_BITS})"
 _MAX_PIECES: Final = 1000  # of one writev; the kernel takes 1024
 
 
@@ -58,7 +63,7 @@ class Journal:
         The folder is made where it is missing. Raises `OSError`.
         """
         self.folder = folder
-        self._worker = worker
+        self.worker = worker
         self._syncs = syncs
         self._segment_bytes = segment_bytes
         # One by one: `parents=True` would make the parents with the default mode.
@@ -67,17 +72,24 @@ class Journal:
             sync_folder(made.parent)
         numbers = self.segments()
         self._number = numbers[-1] if numbers else 0  # of the segment that is written, or the last
+        #: By segment. One thread writes them, another one removes.
+        self._sizes = {number: self.path_of(number).stat().st_size for number in numbers}
         self._fd = -1
         self._salt = 0
         self._offset = 0
 
     def segments(self) -> list[int]:
         """The numbers of all segments, oldest first."""
-        return sorted(int(path.stem) for path in self.folder.glob("*.seg") if path.stem.isdigit())
+        return segment_numbers(self.folder)
 
     def path_of(self, number: int) -> Path:
         """The file of a segment."""
-        return self.folder / f"{number:010}.seg"
+        return segment_path(self.folder, number)
+
+    @property
+    def size_bytes(self) -> int:
+        """How many bytes all segments have."""
+        return sum(list(self._sizes.values()))
 
     @property
     def end(self) -> tuple[int, int]:
@@ -86,7 +98,7 @@ class Journal:
 
     # --- writing ----------------------------------------------------------------------------------
 
-    def write(self, batch: Sequence[tuple[int, list[bytes]]]) -> list[int]:
+    def write(self, batch: Sequence[tuple[int, tuple[bytes, ...]]]) -> list[int]:
         """Append records, given as kind and pieces of content; their positions.
 
         They are durable when it returns. Raises `OSError`: then none of them is to be relied on,
@@ -102,16 +114,19 @@ class Journal:
         except OSError:
             self._give_up()
             raise
-        self._offset = end
+        self._offset = self._sizes[self._number] = end
         return positions
 
     def _lay_out(
-        self, batch: Sequence[tuple[int, list[bytes]]]
+        self, batch: Sequence[tuple[int, tuple[bytes, ...]]]
     ) -> tuple[list[int], list[bytes], int]:
-        positions, pieces, offset = [], [], self._offset
+        positions: list[int] = []
+        pieces: list[bytes] = []
+        offset, salt = self._offset, self._salt
+        begin = position_of(self.worker, self._number, 0)
         for kind, content in batch:
-            record, length = framed(kind, content, self._salt)
-            positions.append(position_of(self._worker, self._number, offset))
+            record, length = framed(kind, content, salt)
+            positions.append(begin + offset)
             pieces += record
             offset += length
         return positions, pieces, offset
@@ -129,10 +144,14 @@ class Journal:
 
     def _give_up(self) -> None:
         """Leave the segment as it was before the batch, as far as the disk lets us."""
-        if self._fd >= 0:
-            with contextlib.suppress(OSError):
+        if self._fd < 0:
+            return
+        with contextlib.suppress(OSError):
+            if self._offset > SEGMENT_HEADER_BYTES:
                 os.ftruncate(self._fd, self._offset)
-            self.close()
+            else:
+                self.path_of(self._number).unlink()
+        self.close()
 
     def close(self) -> None:
         """Close the segment; the next `write` begins a new one."""
@@ -143,13 +162,12 @@ class Journal:
     # --- reading ----------------------------------------------------------------------------------
 
     def read(self, position: int) -> Record | None:
-        """The record at a position; None if its segment is gone or it is damaged."""
+        """The record at a position; None if its segment is gone or it is damaged.
+
+        Read without a map: pages of a map would count as ours, a million events of them.
+        """
         _, number, offset = place_of(position)
-        with self._mapped(number) as data:
-            if data is None:
-                return None
-            record = record_at(data, offset, read_segment_header(data))
-            return record and record._replace(content=memoryview(bytes(record.content)))
+        return read_record(self.path_of(number), offset)
 
     def replay(self, number: int, offset: int) -> Iterator[Record | Damage]:
         """What a segment holds from `offset` on; contents are valid until the next one is asked.
@@ -184,11 +202,44 @@ class Journal:
             os.fsync(fd)
         finally:
             os.close(fd)
+        self._sizes[number] = offset
 
     def remove(self, number: int) -> None:
         """Delete a segment that is not written any more."""
         self.path_of(number).unlink(missing_ok=True)
+        self._sizes.pop(number, None)
         sync_folder(self.folder)
+
+
+def segment_numbers(folder: Path) -> list[int]:
+    """The numbers of all segments of a worker's folder, oldest first."""
+    return sorted(int(path.stem) for path in folder.glob("*.seg") if path.stem.isdigit())
+
+
+def segment_path(folder: Path, number: int) -> Path:
+    """The file of a segment of a worker's folder."""
+    return folder / f"{number:010}.seg"
+
+
+def read_record(path: Path, offset: int) -> Record | None:
+    """The record at an offset of a segment; None if the file is gone or the record damaged."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        salt = read_segment_header(os.pread(fd, SEGMENT_HEADER_BYTES, 0))
+        header = os.pread(fd, RECORD_HEADER_BYTES, offset)
+        length = content_length(header, salt)
+        if length is None:
+            return None
+        data = header + os.pread(fd, length, offset + RECORD_HEADER_BYTES)
+    except WrongVersion:
+        return None
+    finally:
+        os.close(fd)
+    record = record_at(memoryview(data), 0, salt)
+    return record and record._replace(offset=offset)
 
 
 def sync_folder(folder: Path) -> None:

@@ -11,7 +11,7 @@ reader look for the next one, or thousands of headers that each make it check a 
 
 import struct
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 from isal.isal_zlib import crc32
@@ -28,9 +28,13 @@ _MARKER: Final = b"\xf5\x9a\x0e\xc7"  # no text and no UTF-8, so JSON bodies do 
 SEGMENT_HEADER_BYTES: Final = _SEGMENT.size
 RECORD_HEADER_BYTES: Final = _RECORD.size + _CHECK.size
 
-ACCEPTED: Final = 1
-SETTLED: Final = 2
-KINDS: Final = frozenset((ACCEPTED, SETTLED))
+ACCEPTED: Final = 1  # a delivery
+SETTLED: Final = 2  # what one attempt came to
+DONE: Final = 3  # deliveries that their only handler did at the first attempt: nearly all of them
+REPLAYED: Final = 4  # deliveries that are to run once more
+FORGOTTEN: Final = 5  # deliveries whose head and body are to be gone for good
+ERASED: Final = 6  # an accepted delivery, in its old place, whose head and body are zeros
+KINDS: Final = frozenset((ACCEPTED, SETTLED, DONE, REPLAYED, FORGOTTEN, ERASED))
 
 
 class WrongVersion(FasthookError):
@@ -52,17 +56,46 @@ class Accepted(msgspec.Struct, array_like=True, gc=False):
     head_bytes: int
 
 
+#: What an attempt came to; or that the event waits behind others of its key; or that the worker
+#: died in the attempt.
+SettledKind = Literal["done", "retry", "dead", "wait", "crash"]
+
+
 class Settled(msgspec.Struct, array_like=True, gc=False):
-    """What an attempt came to."""
+    """What became of a delivery at one of its handlers."""
 
     position: int  # of the accepted record
     handler: str
-    kind: str  # see `OutcomeKind`
+    kind: SettledKind
     attempt: int
     at_ns: int  # wall clock
-    is_last: bool  # whether no other handler of the delivery is still to settle
-    due_ns: int = 0  # of the next attempt
+    leaves: bool  # memory: no other handler has the delivery in line or in hand
+    due_ns: int = 0  # of the next attempt, wall clock
     error: str = ""
+    order_key: str = ""  # events of one handler with the same one run one after the other
+
+
+class Done(msgspec.Struct, array_like=True, gc=False):
+    """Deliveries that their only handler did at the first attempt."""
+
+    handler: str
+    at_ns: int  # wall clock
+    positions: list[int]
+
+
+class Replayed(msgspec.Struct, array_like=True, gc=False):
+    """Deliveries that are to run once more."""
+
+    at_ns: int  # wall clock
+    handler: str  # that one alone; "": all of a delivery that is done, the failed ones of a dead
+    positions: list[int]
+
+
+class Forgotten(msgspec.Struct, array_like=True, gc=False):
+    """Deliveries whose head and body are to be gone for good."""
+
+    at_ns: int  # wall clock
+    positions: list[int]
 
 
 class Record(NamedTuple):
@@ -85,9 +118,19 @@ class Damage(NamedTuple):
     length_bytes: int
 
 
+Later = Settled | Done | Replayed | Forgotten
+#: Everything that is said of deliveries after they were accepted.
+LATER_KINDS: Final[dict[type[Any], int]] = {
+    Settled: SETTLED,
+    Done: DONE,
+    Replayed: REPLAYED,
+    Forgotten: FORGOTTEN,
+}
 _encode = msgspec.msgpack.Encoder().encode
 _decode_accepted = msgspec.msgpack.Decoder(Accepted).decode
-_decode_settled = msgspec.msgpack.Decoder(Settled).decode
+_DECODE_LATER: Final = {
+    kind: msgspec.msgpack.Decoder(type_).decode for type_, kind in LATER_KINDS.items()
+}
 _META_LENGTH = struct.Struct("<I")
 
 
@@ -107,27 +150,27 @@ def accepted_of(delivery: Delivery, key: bytes) -> Accepted:
     )
 
 
-def accepted_content(accepted: Accepted, delivery: Delivery) -> list[bytes]:
+def accepted_content(accepted: Accepted, delivery: Delivery) -> tuple[bytes, ...]:
     """The content of an ACCEPTED record, in pieces: nothing large is copied."""
     meta = _encode(accepted)
-    return [_META_LENGTH.pack(len(meta)) + meta, delivery.head, delivery.body]
+    return _META_LENGTH.pack(len(meta)) + meta, delivery.head, delivery.body
 
 
-def settled_content(settled: Settled) -> list[bytes]:
-    """The content of a SETTLED record."""
-    return [_encode(settled)]
+def later_record(later: Later) -> tuple[int, tuple[bytes, ...]]:
+    """Kind and content of what is said of accepted deliveries."""
+    return LATER_KINDS[type(later)], (_encode(later),)
 
 
 def read_accepted(content: memoryview) -> tuple[Accepted, memoryview]:
-    """What an ACCEPTED record says, and the bytes of head and body behind it."""
+    """What an ACCEPTED or ERASED record says, and the bytes of head and body behind it."""
     (length,) = _META_LENGTH.unpack_from(content)
     end = _META_LENGTH.size + length
     return _decode_accepted(content[_META_LENGTH.size : end]), content[end:]
 
 
-def read_settled(content: memoryview) -> Settled:
-    """What a SETTLED record says."""
-    return _decode_settled(content)
+def read_later(kind: int, content: memoryview) -> Later:
+    """What a record of one of the LATER_KINDS says."""
+    return _DECODE_LATER[kind](content)  # type: ignore[no-any-return]
 
 
 def read_delivery(content: memoryview) -> Delivery:
@@ -170,7 +213,7 @@ def read_segment_header(data: bytes | memoryview) -> int:
     return int(salt)
 
 
-def framed(kind: int, content: list[bytes], salt: int) -> tuple[list[bytes], int]:
+def framed(kind: int, content: tuple[bytes, ...], salt: int) -> tuple[tuple[bytes, ...], int]:
     """Header and content as pieces to write, and how many bytes they are."""
     crc = salt
     length = 0
@@ -178,21 +221,31 @@ def framed(kind: int, content: list[bytes], salt: int) -> tuple[list[bytes], int
         crc = crc32(piece, crc)
         length += len(piece)
     header = _RECORD.pack(_MARKER, kind, length, crc)
-    header += _CHECK.pack(crc32(header, salt))
-    return [header, *content], RECORD_HEADER_BYTES + length
+    first, *rest = content  # small: one piece less to write is worth copying it
+    first = b"%b%b%b" % (header, _CHECK.pack(crc32(header, salt)), first)
+    return (first, *rest), RECORD_HEADER_BYTES + length
+
+
+def content_length(header: bytes | memoryview, salt: int) -> int | None:
+    """How long the content behind a record's header is, in bytes; None if it is no header."""
+    if len(header) < RECORD_HEADER_BYTES:
+        return None
+    marker, kind, length, _ = _RECORD.unpack_from(header)
+    (check,) = _CHECK.unpack_from(header, _RECORD.size)
+    if marker != _MARKER or crc32(header[: _RECORD.size], salt) != check or kind not in KINDS:
+        return None
+    return int(length)
 
 
 def record_at(data: memoryview, offset: int, salt: int) -> Record | None:
     """The record that begins at `offset`, or None if there is no whole one."""
     begin = offset + RECORD_HEADER_BYTES
-    if begin > len(data):
+    length = content_length(data[offset:begin], salt)
+    if length is None:
         return None
-    marker, kind, length, crc = _RECORD.unpack_from(data, offset)
-    (check,) = _CHECK.unpack_from(data, offset + _RECORD.size)
-    if marker != _MARKER or crc32(data[offset : offset + _RECORD.size], salt) != check:
-        return None
+    _, kind, _, crc = _RECORD.unpack_from(data, offset)
     content = data[begin : begin + length]
-    if len(content) != length or crc32(content, salt) != crc or kind not in KINDS:
+    if len(content) != length or crc32(content, salt) != crc:
         return None
     return Record(offset, kind, content)
 
@@ -225,3 +278,21 @@ def _next_record(data: memoryview, offset: int, salt: int) -> int:
         if record_at(data, offset, salt) is not None:
             return offset
         offset += 1
+
+
+def erased_record(begin: bytes, salt: int) -> bytes:
+    """What is to stand in the place of an ACCEPTED or ERASED record that begins so.
+
+    `begin` holds at least the record's header and what is kept beside head and body; the rest of
+    the record may be damaged. Raises `ValueError` where that much is not whole.
+    """
+    length = content_length(begin[:RECORD_HEADER_BYTES], salt)
+    if length is None:
+        raise ValueError("there is no record")
+    content = memoryview(begin)[RECORD_HEADER_BYTES : RECORD_HEADER_BYTES + length]
+    (meta_bytes,) = _META_LENGTH.unpack_from(content)
+    meta = bytes(content[: _META_LENGTH.size + meta_bytes])
+    _decode_accepted(meta[_META_LENGTH.size :])
+    zeros = bytes(length - len(meta))
+    pieces, _ = framed(ERASED, (meta, zeros), salt)
+    return b"".join(pieces)

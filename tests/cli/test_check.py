@@ -1,6 +1,7 @@
 """`fasthook check` says whether a configuration is good, and starts nothing."""
 
 import json
+import os
 
 import pytest
 
@@ -16,7 +17,26 @@ def test_a_good_configuration_is_shown_and_called_good(run, write):
     assert result.stdout.endswith(f"{path}: good\n")
     assert "/github" in result.stdout
     assert "env:SECRET_STRIPE" in result.stdout
+    assert result.stderr == ""
+
+
+def test_events_that_are_not_stored_are_warned_of(run, write):
+    path = write(configuration(endpoint("github")) + '[spool]\ndurability = "none"\n')
+    result = run("check", "-c", path)
+
+    assert result.exit_code == 0
     assert result.stderr == f"warning: {LOSES_EVENTS}\n"
+
+
+def test_checking_makes_no_spool_and_needs_none(run, serve, tmp_path):
+    path = tmp_path / "fasthook.toml"
+    path.write_text(configuration(endpoint("github")))
+    assert run("check", "-c", path).exit_code == 0
+    assert os.listdir(tmp_path) == ["fasthook.toml"]
+
+    serve(path.read_text())
+    assert (tmp_path / "var").is_dir()
+    assert run("check", "-c", path).exit_code == 0
 
 
 def test_a_report_as_json_parses(run, write):

@@ -12,7 +12,6 @@ import pytest
 
 from fasthook.cli.init import _package_name
 from fasthook.intake import catalogue
-from fasthook.plan import LOSES_EVENTS
 from tests.cli.conftest import COMMAND
 
 
@@ -57,7 +56,7 @@ def test_a_new_project_checks_and_its_test_passes(provider, run, tmp_path):
     report = json.loads(checked.stdout)
     assert report["endpoints"][0]["provider"] == provider
     assert report["endpoints"][0]["handlers"] == ["my_hooks"]
-    assert report["warnings"] == [LOSES_EVENTS]
+    assert report["warnings"] == []
     assert secret not in checked.stdout + checked.stderr
     tested = in_project(project, environment, "-m", "unittest", "discover", "tests")
     assert tested.returncode == 0, tested.stderr

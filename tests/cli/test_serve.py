@@ -19,6 +19,11 @@ SLOW = """
 command = ["/bin/sh", "-c", "touch {0}/started; read line < {0}/pipe"]
 """
 
+IN_MEMORY = """
+[spool]
+durability = "none"
+"""
+
 
 def wait_for(path):
     """Until the file is there."""
@@ -84,7 +89,7 @@ def test_an_address_in_use_is_exit_code_2(key, run_process, write):
 
 
 def test_warnings_and_the_start_are_said(serve):
-    serving = serve(configuration(endpoint("open", provider="none")))
+    serving = serve(configuration(endpoint("open", provider="none")) + IN_MEMORY)
     assert serving.stop() == 0
 
     records = [json.loads(line) for line in serving.lines]
@@ -207,18 +212,43 @@ def test_a_second_signal_ends_it_at_once(busy):
     assert "killed" in serving.lines[-1]
 
 
-def test_what_is_not_done_in_time_is_lost_and_said(serve, run, tmp_path):
+@pytest.fixture
+def hasty(serve, run, tmp_path):
+    """Start a service that handles an event and has little time to drain; `more` configuration."""
     os.mkfifo(tmp_path / "pipe")
-    serving = serve(
-        configuration(
+
+    def hasty(more=""):
+        text = configuration(
             endpoint("github", more='handlers = ["exec"]'), server='drain_timeout = "100ms"'
         )
-        + SLOW.format(tmp_path)
-    )
-    config = tmp_path / "fasthook.toml"
-    assert run("send", "github", "-c", config, "--url", serving.url + "/github").exit_code == 0
-    wait_for(tmp_path / "started")
+        serving = serve(text + SLOW.format(tmp_path) + more)
+        config = tmp_path / "fasthook.toml"
+        assert run("send", "github", "-c", config, "--url", serving.url + "/github").exit_code == 0
+        wait_for(tmp_path / "started")
+        return serving
+
+    return hasty
+
+
+def test_what_is_not_done_in_time_is_lost_and_said(hasty):
+    serving = hasty(IN_MEMORY)
 
     assert serving.stop() == 0
     last = json.loads(serving.lines[-1])
     assert (last["message"], last["level"], last["events_lost"]) == ("stopped", "warning", 1)
+
+
+def test_what_is_not_done_in_time_is_begun_again_by_the_next_start(hasty, serve, tmp_path):
+    serving = hasty()
+
+    assert serving.stop() == 0
+    last = json.loads(serving.lines[-1])
+    assert (last["message"], last["level"], last["events_lost"]) == ("stopped", "info", 0)
+
+    (tmp_path / "started").unlink()
+    again = serve((tmp_path / "fasthook.toml").read_text())
+    wait_for(tmp_path / "started")
+    (tmp_path / "pipe").write_text("go\n")
+    done = json.loads(again.line_with('"done"'))
+    assert (done["handler"], done["attempt"]) == ("exec", 1)
+    assert again.stop() == 0

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import uvloop
 
 from fasthook.dispatch.backlog import Backlog
-from fasthook.dispatch.pool import Pool, Registered
+from fasthook.dispatch.pool import NewMarks, Pool, Registered, Resumed, Wanted, no_marks
 from fasthook.model import Delivery, Event, Handler, Outcome, Undecoded
 
 #: No test waits longer than this for a fact.
@@ -69,7 +70,9 @@ async def until(fact: Callable[[], Any]) -> Any:
 
 
 class Harness:
-    """A pool that keeps its outcomes. Endpoint "e" has all the handlers."""
+    """A pool that keeps its outcomes. Endpoint "e" has all the handlers; ordered ones go by the
+    first key.
+    """
 
     def __init__(
         self,
@@ -77,6 +80,8 @@ class Harness:
         chance: float = 0.5,
         entry_points: tuple[str, ...] = (),
         settings: dict[str, Any] | None = None,
+        patience_s: float = math.inf,
+        new_marks: NewMarks = no_marks,
     ) -> None:
         names = entry_points or tuple(f"h{index}" for index in range(len(handlers)))
         self.names = names
@@ -87,8 +92,14 @@ class Harness:
             Registered(name, handler, name, settings or {})
             for name, handler in zip(names, handlers, strict=True)
         ]
-        self.pool = Pool(registered, self.backlog, self._note, lambda: chance)
-        self.pool.connect({"e": [(name, 0) for name in names]})
+        self.pool = Pool(
+            registered, self.backlog, self._note, lambda: chance, patience_s, new_marks
+        )
+        wanted = [
+            Wanted(name, 0, 0 if handler.ordered_by else -1)
+            for name, handler in zip(names, handlers, strict=True)
+        ]
+        self.pool.connect({"e": wanted})
         self.lane = self.pool.lanes[names[0]]
 
     def _note(self, outcome: Outcome) -> None:
@@ -97,7 +108,14 @@ class Harness:
 
     def offer(self, *deliveries: Delivery) -> None:
         for each in deliveries:
-            self.pool.offer(each)
+            if not self.backlog.enter(each):
+                self.backlog.refuse()
+            self.pool.dispatch(each)
+
+    def resume(self, delivery: Delivery, **resumed: Resumed) -> None:
+        """As the line does with what comes back from disk."""
+        self.backlog.readmit(delivery)
+        self.pool.resume(delivery, resumed)
 
     async def handled(self, count: int = 1) -> list[Outcome]:
         """Wait until there are so many outcomes."""

@@ -11,16 +11,17 @@ from tests.dispatch.helpers import delivery
 
 def test_the_delivery_beyond_the_count_is_refused_and_counts_nothing():
     backlog = Backlog(2, 10**9)
-    backlog.enter(delivery())
+    assert backlog.enter(delivery())
     assert not backlog.is_full
-    backlog.enter(delivery())
+    assert backlog.enter(delivery())
     assert backlog.is_full
     size = backlog.bytes
 
-    with pytest.raises(BacklogFull, match="2 events"):
-        backlog.enter(delivery())
+    assert not backlog.enter(delivery())
 
     assert (backlog.count, backlog.bytes) == (2, size)
+    with pytest.raises(BacklogFull, match="2 events"):
+        backlog.refuse()
 
 
 def test_a_full_backlog_takes_again_once_one_has_left():
@@ -30,27 +31,25 @@ def test_a_full_backlog_takes_again_once_one_has_left():
     backlog.leave(first)
 
     assert (backlog.count, backlog.bytes, backlog.is_full) == (0, 0, False)
-    backlog.enter(delivery())
+    assert backlog.enter(delivery())
 
 
 def test_bytes_are_bounded_and_each_event_costs_more_than_its_body():
     backlog = Backlog(1000, 2 * OVERHEAD_BYTES + 100)
-    backlog.enter(delivery(b"x" * 60))
+    assert backlog.enter(delivery(b"x" * 60))
 
-    with pytest.raises(BacklogFull):
-        backlog.enter(delivery(b"x" * 41))
-    backlog.enter(delivery(b"x" * 40))
+    assert not backlog.enter(delivery(b"x" * 41))
+    assert backlog.enter(delivery(b"x" * 40))
 
     assert backlog.bytes == backlog.capacity_bytes
 
 
 def test_a_large_one_is_refused_while_a_small_one_still_finds_room():
     backlog = Backlog(1000, OVERHEAD_BYTES + 10)
-    with pytest.raises(BacklogFull):
-        backlog.enter(delivery(b"x" * 11))
+    assert not backlog.enter(delivery(b"x" * 11))
 
     assert not backlog.is_full
-    backlog.enter(delivery(b"x" * 10))
+    assert backlog.enter(delivery(b"x" * 10))
 
 
 def test_a_refusal_says_when_to_come_again():
@@ -59,6 +58,30 @@ def test_a_refusal_says_when_to_come_again():
 
     assert caught.value.status == 503
     assert caught.value.retry_after_s == RETRY_AFTER_S
+
+
+def test_there_is_room_for_as_many_as_are_usual_by_either_bound():
+    backlog = Backlog(10, 8 * OVERHEAD_BYTES)
+    assert backlog.room == 8  # bodies of nothing
+    backlog.readmit(delivery(b"x" * OVERHEAD_BYTES))
+    assert backlog.room == 3  # of twice the size each
+    few = Backlog(2, 10**9)
+    few.readmit(delivery())
+    assert few.room == 1
+
+
+def test_what_was_asked_for_is_readmitted_and_fills_the_backlog():
+    backlog = Backlog(2, 10**9)
+    first, second = delivery(b"1"), delivery(b"22")
+    backlog.readmit(first)
+    assert not backlog.is_full
+    backlog.readmit(second)
+
+    assert (backlog.count, backlog.bytes) == (2, 3 + 2 * OVERHEAD_BYTES)
+    assert backlog.is_full
+    assert not backlog.enter(delivery())
+    backlog.leave(first)
+    assert backlog.enter(delivery())
 
 
 @given(
@@ -79,12 +102,9 @@ def test_no_order_of_comings_and_goings_passes_a_bound(capacity, capacity_bytes,
             fits = (
                 len(inside) < capacity and backlog.bytes + size + OVERHEAD_BYTES <= capacity_bytes
             )
+            assert backlog.enter(coming) == fits
             if fits:
-                backlog.enter(coming)
                 inside.append(coming)
-            else:
-                with pytest.raises(BacklogFull):
-                    backlog.enter(coming)
         assert backlog.count == len(inside) <= capacity
         assert backlog.bytes <= capacity_bytes
         assert backlog.is_full == (len(inside) == capacity)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from fasthook.spool.records import (
     ACCEPTED,
+    RECORD_HEADER_BYTES,
     SEGMENT_HEADER_BYTES,
     SETTLED,
     Damage,
@@ -22,7 +23,7 @@ SALT = 0x1234ABCD
 def segment(contents, salt=SALT):
     data = segment_header(salt)
     for content in contents:
-        data += b"".join(framed(ACCEPTED, [content], salt)[0])
+        data += b"".join(framed(ACCEPTED, (content,), salt)[0])
     return data
 
 
@@ -59,14 +60,14 @@ def test_a_torn_tail_is_damage_behind_whole_records(contents, data):
 
 
 def test_a_record_within_a_body_is_never_served():
-    inner = b"".join(framed(ACCEPTED, [b"forged"], 0)[0])
+    inner = b"".join(framed(ACCEPTED, (b"forged",), 0)[0])
     raw = bytearray(segment([inner, b"next"]))
     raw[SEGMENT_HEADER_BYTES + 20] ^= 1  # the outer one is damaged, so the reader looks on
     assert [item for item in found(bytes(raw)) if isinstance(item, bytes)] == [b"next"]
 
 
 def test_without_a_secret_salt_it_would_be():
-    inner = b"".join(framed(ACCEPTED, [b"forged"], SALT)[0])
+    inner = b"".join(framed(ACCEPTED, (b"forged",), SALT)[0])
     raw = bytearray(segment([inner, b"next"]))
     raw[SEGMENT_HEADER_BYTES] ^= 1
     assert b"forged" in found(bytes(raw))
@@ -75,14 +76,15 @@ def test_without_a_secret_salt_it_would_be():
 def test_an_unknown_kind_is_damage():
     raw = segment_header(SALT) + b"".join(framed(99, [b"x"], SALT)[0])
     assert [type(item) for item in found(raw)] == [Damage]
-    raw = segment_header(SALT) + b"".join(framed(SETTLED, [b"x"], SALT)[0])
+    raw = segment_header(SALT) + b"".join(framed(SETTLED, (b"x",), SALT)[0])
     assert found(raw) == [b"x"]
 
 
 def test_the_check_sum_is_that_of_zlib():
     import zlib
 
-    header = framed(ACCEPTED, [b"ab", b"c"], SALT)[0][0]
+    first = framed(ACCEPTED, (b"ab", b"c"), SALT)[0][0]
+    header = first[:RECORD_HEADER_BYTES]
     _, _, length, crc, check = struct.unpack("<4sBIII", header)
     assert (length, crc) == (3, zlib.crc32(b"abc", SALT))
     assert check == zlib.crc32(header[:-4], SALT)

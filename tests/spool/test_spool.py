@@ -4,16 +4,20 @@ import asyncio
 import errno
 import os
 import stat
+import time
 
 import apsw
 import pytest
 
 from fasthook.errors import ConfigError
 from fasthook.model import Delivery
-from fasthook.spool.index import Cursor, State
+from fasthook.spool import indexer
+from fasthook.spool.changes import Cursor, State
+from fasthook.spool.committer import Entry
+from fasthook.spool.indexer import Settings
 from fasthook.spool.journal import Journal
 from fasthook.spool.records import ACCEPTED, Damage, Settled
-from fasthook.spool.spool import Entry, Spool, key_of
+from fasthook.spool.spool import Spool, key_of
 
 HEAD = b"POST /h HTTP/1.1\r\nHost: a\r\nX-Twice: 1\r\nX-Twice: 2\r\n\r\n"
 
@@ -25,13 +29,7 @@ def delivery(event_id="e1", body=b"{}"):
 class Harness:
     def __init__(self, path, **options):
         self.commits, self.back = [], []
-        defaults = {"durability": "fsync", "max_bytes": 10**9, "retention_s": 3600}
-        self.spool = Spool(
-            path,
-            **(defaults | options),
-            on_commit=self.commits.append,
-            on_read_back=self.back.append,
-        )
+        self.spool = Spool(path, Settings(**options), self.commits.append, self.back.append)
 
     async def commit(self, *deliveries, runs=True):
         seen = len(self.commits)
@@ -43,7 +41,7 @@ class Harness:
         return self.commits[-1]
 
     async def due(self, count=100):
-        self.spool.read_back(count)
+        self.spool.read_back(count, 10**9)
         async with asyncio.timeout(5):
             while not self.back:
                 await asyncio.sleep(0.001)
@@ -72,7 +70,7 @@ def test_a_batch_is_stored_read_back_and_known_again(tmp_path):
     run(tmp_path / "s", first)
 
     async def second(harness):
-        assert harness.spool.recovered == 30
+        assert harness.spool.counts[State.PENDING] == 30
         again = await harness.commit(delivery("e3"), delivery("e40"), delivery("new"))
         assert {e.token for e in again.duplicates} == {"e3", "e40"}
         found = await harness.due()
@@ -101,7 +99,7 @@ def test_a_deleted_index_is_made_again(tmp_path):
         file.unlink()
 
     async def again(harness):
-        assert harness.spool.recovered == 2
+        assert harness.spool.counts[State.PENDING] == 2
         assert len((await harness.commit(delivery("a"))).duplicates) == 1
 
     run(tmp_path, again)
@@ -129,7 +127,9 @@ def test_without_syncs_a_failing_one_would_go_unnoticed(tmp_path):
 
 
 @pytest.mark.usefixtures("one_failing_sync")
-def test_a_failing_sync_refuses_its_batch_and_nothing_after_it(tmp_path):
+def test_a_failing_sync_refuses_its_batch_and_nothing_after_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("fasthook.spool.committer._PAUSE_S", 0.0)
+
     async def scenario(harness):
         failed = await harness.commit(delivery("a"))
         assert (failed.fresh, len(failed.refused), failed.reason.status) == ([], 1, 503)
@@ -138,7 +138,7 @@ def test_a_failing_sync_refuses_its_batch_and_nothing_after_it(tmp_path):
     run(tmp_path, scenario)
 
     async def after(harness):
-        assert harness.spool.recovered == 1
+        assert harness.spool.counts[State.PENDING] == 1
 
     run(tmp_path, after)
 
@@ -156,16 +156,16 @@ def test_states_attempts_and_dead_letters_survive(tmp_path):
         result = await harness.commit(*(delivery(x) for x in "abc"))
         a, b, c = (e.delivery.position for e in result.fresh)
         harness.spool.settle(Settled(a, "h", "dead", 1, 9, True, 0, "broken"))
-        harness.spool.settle(Settled(b, "h", "retry", 1, 9, False, 1, "later"))
-        harness.spool.settle(Settled(c, "h", "retry", 2, 9, False, 2**62, "much later"))
+        harness.spool.settle(Settled(b, "h", "retry", 1, 9, True, 1, "later"))
+        harness.spool.settle(Settled(c, "h", "retry", 2, 9, True, 2**62, "much later"))
 
     run(tmp_path, scenario)
 
     async def after(harness):
-        assert harness.spool.recovered == 2
+        assert harness.spool.counts[State.PENDING] == 2
         found = await harness.due()
         assert [(d.event_id, p[0].attempt) for d, p in found.deliveries] == [("b", 1)]
-        assert harness.spool._index.counts()[State.DEAD] == 1
+        assert harness.spool._indexer._index.counts()[State.DEAD] == 1
 
     run(tmp_path, after)
 
@@ -206,7 +206,7 @@ def test_a_torn_tail_is_cut_and_what_is_whole_stays(tmp_path):
         index.unlink()
 
     async def after(harness):
-        assert harness.spool.recovered == 1
+        assert harness.spool.counts[State.PENDING] == 1
         assert len((await harness.commit(delivery("b"))).fresh) == 1
 
     run(tmp_path, after)
@@ -224,7 +224,7 @@ def test_a_record_that_is_damaged_later_is_set_apart(tmp_path):
     async def after(harness):
         found = await harness.due()
         assert [d.event_id for d, _ in found.deliveries] == ["b"]
-        assert harness.spool._index.counts()[State.RUNNING] == 1
+        assert harness.spool._indexer._index.counts()[State.RUNNING] == 1
 
     run(tmp_path, after)
 
@@ -244,37 +244,61 @@ def test_old_segments_are_dropped_unless_something_in_them_is_open(tmp_path):
     assert len(list(tmp_path.glob("journal/0/*.seg"))) == 4
 
     async def prune(harness):
+        index, journal = harness.spool._indexer._index, harness.spool._journal
         with pytest.MonkeyPatch.context() as behind:  # what the index lacks may be open
-            behind.setattr(harness.spool._index, "cursor", lambda worker: Cursor(0, 0))
-            harness.spool._prune()
-        assert harness.spool._journal.segments() == [1, 2, 3, 4]
-        harness.spool._prune()
-        assert harness.spool._journal.segments() == [2, 4]
+            behind.setattr(index, "cursor", lambda worker: Cursor(0, 0))
+            indexer.prune(index, journal, 0, 10**9)
+        assert journal.segments() == [1, 2, 3, 4]
+        indexer.prune(index, journal, 0, 10**9)
+        assert journal.segments() == [2, 4]
         result = await harness.commit(delivery("done"), delivery("open"))
         assert [e.token for e in result.duplicates] == ["open"]
 
-    run(tmp_path, prune, retention_s=0)
+    run(tmp_path, prune)
+
+
+def test_a_full_spool_drops_what_is_done_before_its_time_but_knows_it_still(tmp_path):
+    for event_id, kind in (("done", "done"), ("dead", "dead"), ("last", "done")):
+
+        async def scenario(harness, event_id=event_id, kind=kind):
+            recent = delivery(event_id)
+            recent.received_at_ns = time.time_ns()
+            (entry,) = (await harness.commit(recent)).fresh
+            harness.spool.settle(Settled(entry.delivery.position, "h", kind, 1, 9, True, 0, "x"))
+
+        run(tmp_path, scenario)
+
+    async def prune(harness):
+        index, journal = harness.spool._indexer._index, harness.spool._journal
+        assert indexer.prune(index, journal, 3600, 1) > 0
+        assert journal.segments() == [2, 3]  # a dead letter may be replayed
+        assert len((await harness.commit(delivery("done"))).duplicates) == 1
+
+    run(tmp_path, prune)
 
 
 def test_an_index_that_fails_holds_nothing_up_and_catches_up(tmp_path, monkeypatch):
     async def scenario(harness):
-        real = harness.spool._index.apply
-        monkeypatch.setattr("fasthook.spool.spool._INDEX_RETRY_S", 0.01)
+        real = harness.spool._indexer._index.apply
+        monkeypatch.setattr("fasthook.spool.indexer._RETRY_S", 0.01)
         failures = []
 
         def failing(*args):
             failures.append(1)
             raise apsw.FullError("database or disk is full")
 
-        harness.spool._index.apply = failing
+        harness.spool._indexer._index.apply = failing
         await harness.commit(delivery("a"))
         while len(failures) < 2:
             await asyncio.sleep(0.01)
         again = await harness.commit(delivery("a"), delivery("b"))
         assert [len(again.fresh), len(again.duplicates)] == [1, 1]
-        harness.spool._index.apply = real
-        while harness.spool._recent:
+        harness.spool._indexer._index.apply = real
+        while harness.spool._committer._lag.keys:
             await asyncio.sleep(0.01)
-        assert len(harness.spool._index.known([key_of(delivery("a"), is_id_signed=True)])) == 1
+        assert (
+            len(harness.spool._indexer._index.known([key_of(delivery("a"), is_id_signed=True)]))
+            == 1
+        )
 
     run(tmp_path, scenario)

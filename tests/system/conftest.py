@@ -139,9 +139,10 @@ def serve(tmp_path: Path, package: Path) -> Iterator[Callable[..., Service]]:
     """Start services; they are stopped when the test ends."""
     services: list[Service] = []
 
-    def start(config: str, **environment: str) -> Service:
-        folder = tmp_path / f"service{len(services)}"
-        folder.mkdir()
+    def start(config: str, *, after: Service | None = None, **environment: str) -> Service:
+        """`after`: the next start of that one, which has ended."""
+        folder = tmp_path / f"service{len(services)}" if after is None else after.folder
+        folder.mkdir(exist_ok=after is not None)
         environment = {"PYTHONPATH": str(package), "HOOK_SECRET": SECRET} | environment
         services.append(Service(config, folder, environment))
         return services[-1]

@@ -2,11 +2,12 @@
 
 import asyncio
 import os
+import signal
 from typing import Any
 
 import msgspec
 
-from fasthook import Event, handler
+from fasthook import Event, Retry, handler
 
 
 class Repository(msgspec.Struct):
@@ -57,6 +58,22 @@ async def strict_order(event: Event[Order]) -> None:
 async def slow(event: Event[Any]) -> None:
     await asyncio.sleep(0.2)
     write(event)
+
+
+@handler(ordered_by="payload.id")
+async def patient(event: Event[Any]) -> None:
+    """Has to try the event "0" twice."""
+    write(event)
+    if event.id == "0" and event.attempt == 1:
+        raise Retry("not yet", after=1.9)
+
+
+@handler(ordered_by="id")
+async def deadly(event: Event[Any]) -> None:
+    """Time enough for the service to be seen listening, and then its end."""
+    write(event)
+    await asyncio.sleep(0.3)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @handler

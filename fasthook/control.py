@@ -1,0 +1,136 @@
+"""Orders of commands to a running service: HTTP on a socket in the spool's directory.
+
+The directory is the owner's alone (0700), and so is the socket (0600): whoever can connect could
+as well write the files. Both ends reach it through a descriptor of the directory, since the path
+of a socket may have no more than 107 bytes.
+"""
+
+import contextlib
+import http.client
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from fasthook.errors import FasthookError
+from fasthook.model import Request
+from fasthook.spool.records import Forgotten, Replayed
+from fasthook.spool.spool import Spool
+from fasthook.wire.answers import Answer, render
+from fasthook.wire.connection import Connection
+from fasthook.wire.sockets import open_sockets
+
+NAME: Final = "control.sock"
+MAX_ORDER_BYTES: Final = 256 * 1024
+#: Of one order: so that it is small, and its transaction short.
+MAX_POSITIONS: Final = 1000
+_TIMEOUT_S: Final = 30.0
+
+
+class Replay(msgspec.Struct, tag=True):
+    """Run these deliveries once more; `handler`: that one alone."""
+
+    positions: list[int]
+    handler: str = ""
+
+
+class Forget(msgspec.Struct, tag=True):
+    """Erase head and body of these deliveries."""
+
+    positions: list[int]
+
+
+class Prune(msgspec.Struct, tag=True):
+    """Drop what is older than that and has nothing open."""
+
+    retention_s: float
+
+
+Order = Replay | Forget | Prune
+_decode = msgspec.json.Decoder(Order).decode
+
+
+class Refused(FasthookError):
+    """The service did not take an order."""
+
+
+class Control:
+    """The service's end."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+
+    def receive(self, request: Request, connection: Connection, number: int) -> Answer | None:
+        """See `wire.connection.Receive`."""
+        if request.method != b"POST" or request.path != b"/order":
+            return render(404, b"not found\n")
+        try:
+            order = _decode(request.body)
+        except (ValueError, RecursionError) as error:
+            return render(400, f"{error}\n".encode())
+        if isinstance(order, Prune):
+            self._spool.prune(order.retention_s)
+            return render(200)
+        if len(order.positions) > MAX_POSITIONS:
+            return render(400, b"too many deliveries in one order\n")
+        self._spool.order(record_of(order), lambda: connection.answer(number, render(200)))
+        return None
+
+
+def record_of(order: Replay | Forget) -> Replayed | Forgotten:
+    """What an order is in the journal."""
+    if isinstance(order, Replay):
+        return Replayed(time.time_ns(), order.handler, order.positions)
+    return Forgotten(time.time_ns(), order.positions)
+
+
+def listen(path: Path) -> list[socket.socket]:
+    """A listening socket in the spool's directory. Raises `ConfigError`."""
+    with _short(path) as short:
+        return open_sockets(f"unix:{short}", mode=0o600)
+
+
+def send(path: Path, order: Order) -> None:
+    """Give an order to the service that holds the spool's directory, and wait for its effect.
+
+    Raises `Refused`, and `OSError` where no service listens.
+    """
+    with _short(path) as short:
+        connection = _UnixConnection(short)
+        try:
+            body = msgspec.json.encode(order)
+            connection.request("POST", "/order", body, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            text = answer.read().decode("utf-8", "replace").strip()
+        except http.client.HTTPException as error:
+            raise Refused(f"the service did not answer: {error!r}") from None
+        finally:
+            connection.close()
+    if answer.status != 200:
+        raise Refused(f"the service answered {answer.status}: {text}")
+
+
+@contextlib.contextmanager
+def _short(path: Path) -> Iterator[str]:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{fd}/{NAME}"
+    finally:
+        os.close(fd)
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=_TIMEOUT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock: Any = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(_TIMEOUT_S)
+        self.sock.connect(self._path)

@@ -1,0 +1,414 @@
+"""The line: request → delivery → spool → handlers → outcome. Here, and only here, stages meet.
+
+With a spool an answer is written when the commit that holds the delivery is over. Without one
+(`durability = "none"`) an event that finds room in the backlog is answered at once.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import apsw
+from prometheus_client import Metric
+
+from fasthook.admin import Metrics, gauge
+from fasthook.config import Config
+from fasthook.dispatch.backlog import Backlog
+from fasthook.dispatch.lane import NO_MARKS, Marks
+from fasthook.dispatch.pool import Pool, Resumed
+from fasthook.errors import ConfigError, FasthookError, Rejection
+from fasthook.intake.limiter import ClientBuckets
+from fasthook.intake.network import Clients
+from fasthook.intake.receiver import Receiver
+from fasthook.logs import Log
+from fasthook.model import Delivery, Handler, Outcome, Request, Undecodable
+from fasthook.plan import Plan
+from fasthook.spool.changes import EVERY_OTHER, Part, State
+from fasthook.spool.committer import Committed, Entry
+from fasthook.spool.indexer import ReadBack, Settings
+from fasthook.spool.records import Settled
+from fasthook.spool.rejects import Reject
+from fasthook.spool.spool import Spool, key_of
+from fasthook.wire.answers import Answer, refusal, render
+from fasthook.wire.connection import Connection
+
+#: Retries that are due sooner wait in memory; for later ones the delivery goes back to disk.
+_PATIENCE_S: Final = 2.0
+#: Deliveries that are read back in one go: the loop decodes them all before it does anything else.
+_READ_BACK: Final = 256
+_LOOK_S: Final = 0.5
+
+
+class Line:
+    """Receiver, spool and pool of one worker."""
+
+    def __init__(self, config: Config, plan: Plan, log: Log, metrics: Metrics) -> None:
+        """Opens the spool. Raises `ConfigError` and `OSError`."""
+        self._log = log
+        self._logs_requests = config.log.requests
+        self.metrics = metrics
+        self._requests = metrics.requests
+        server, settings = config.server, config.dispatch
+        self._receiver = Receiver(
+            plan.endpoints,
+            Clients(server.trusted_proxies),
+            ClientBuckets(server.unverified_rate, server.unverified_burst),
+        )
+        self._is_id_signed = {e.name: e.is_id_signed for e in plan.endpoints}
+        self._keeps_rejected = {e.name for e in plan.endpoints if e.keep_rejected}
+        self._success = {name: render(status) for name, status in plan.statuses.items()}
+        self.spool = self._open_spool(config) if config.spool.durability != "none" else None
+        #: See `wire.connection.Receive`.
+        self.receive = self._receive_unstored if self.spool is None else self._receive_stored
+        self.backlog = Backlog(settings.backlog, settings.backlog_bytes)
+        self.pool = Pool(
+            plan.handlers,
+            self.backlog,
+            self._settled,
+            patience_s=_PATIENCE_S if self.spool is not None else math.inf,
+            new_marks=self._new_marks,
+        )
+        self.pool.connect(plan.routes)
+        self._hold = settings.hold
+        #: Whether older events wait on disk: then new ones do, too.
+        self._is_behind = False
+        self._to_disk = 0  # events accepted that were to wait on disk
+        self._asked_at = -1  # of these, when the last were asked for; -1: nothing is asked for
+        self._is_stopping = False
+
+    def _open_spool(self, config: Config) -> Spool:
+        settings = config.spool
+        assert settings.durability != "none"  # noqa: S101 - asked for by the caller
+        path = Path(config.source).parent / settings.path
+        try:
+            kept = Settings(settings.durability, settings.max_bytes, settings.retention)
+            return Spool(path, kept, self._committed, self._read_back)
+        except (OSError, apsw.Error, FasthookError) as error:
+            raise ConfigError(f"{config.source}: spool.path: {path}: {error}") from None
+
+    def _new_marks(self, name: str, handler: Handler) -> Marks:
+        if self.spool is None:
+            return NO_MARKS
+        return self.spool.marks(name, handler.concurrency, is_ordered=bool(handler.ordered_by))
+
+    def start(self) -> None:
+        """Begin with what waits on disk. Call within the running loop."""
+        if self.spool is None:
+            return
+        for held in self.spool.held_keys:
+            if held.handler in self.pool.lanes:
+                order = self.pool.lanes[held.handler].order
+                order.hold(held.order_key, held.head, held.parked, held.parked_from)
+        waiting = self.spool.counts[State.PENDING]
+        self._is_behind = waiting > 0
+        if waiting:
+            self._log.info("events wait on disk", events=waiting, hold=self._hold)
+        self.spool.start()
+        if not self._hold:
+            self._look()
+
+    # --- requests in ------------------------------------------------------------------------------
+
+    def _receive_unstored(
+        self, request: Request, connection: Connection, number: int
+    ) -> Answer | None:
+        """`receive` without a spool."""
+        backlog = self.backlog
+        try:
+            if backlog.is_full:
+                backlog.refuse()
+            delivery = self._receiver.receive(
+                request, connection.peer, time.monotonic(), time.time_ns()
+            )
+            if delivery.kind == "event":
+                if not backlog.enter(delivery):
+                    backlog.refuse()
+                self.pool.dispatch(delivery)
+        except Rejection as rejection:
+            return self._reject(rejection, request, connection.peer)
+        return self._accepted(delivery, delivery.kind)
+
+    def _receive_stored(
+        self, request: Request, connection: Connection, number: int
+    ) -> Answer | None:
+        """`receive` with a spool."""
+        try:
+            delivery = self._receiver.receive(
+                request, connection.peer, time.monotonic(), time.time_ns()
+            )
+            if delivery.kind == "event" or delivery.kind == "ignored":
+                self._store(delivery, connection, number)
+                return None
+        except Rejection as rejection:
+            return self._reject(rejection, request, connection.peer)
+        return self._accepted(delivery, delivery.kind)
+
+    def _store(self, delivery: Delivery, connection: Connection, number: int) -> None:
+        """Have the delivery committed. Raises `SpoolUnavailable`."""
+        spool = self.spool
+        assert spool is not None  # noqa: S101 - or this is not called
+        is_event = delivery.kind == "event"
+        runs = False
+        if is_event and not self._is_behind and not self._hold:
+            runs = self.backlog.enter(delivery)
+            self._is_behind = not runs
+        key = key_of(delivery, is_id_signed=self._is_id_signed[delivery.endpoint])
+        try:
+            spool.accept(Entry(key, delivery, runs, (connection, number)))
+        except Rejection as rejection:
+            if runs:
+                self.backlog.leave(delivery)
+            rejection.client, rejection.endpoint = delivery.client, delivery.endpoint
+            raise
+        if is_event and not runs:
+            self._to_disk += 1
+
+    def _committed(self, result: Committed) -> None:
+        for entry in result.fresh:
+            delivery = entry.delivery
+            answer = self._accepted(delivery, delivery.kind)
+            if entry.runs:
+                self.pool.dispatch(delivery)
+            connection, number = entry.token
+            connection.answer(number, answer)
+        for entry in result.duplicates:
+            answer = self._accepted(entry.delivery, "duplicate")
+            if entry.runs:
+                self.backlog.leave(entry.delivery)
+            connection, number = entry.token
+            connection.answer(number, answer)
+        if result.reason is not None:
+            for entry in result.refused:
+                self._refuse(entry, result.reason)
+
+    def _refuse(self, entry: Entry, reason: Rejection) -> None:
+        """The spool could not take the delivery."""
+        delivery = entry.delivery
+        if entry.runs:
+            self.backlog.leave(delivery)
+        connection, number = entry.token
+        self.metrics.requests[delivery.endpoint, str(reason.status)] += 1
+        self._log.warning(
+            "rejected",
+            status=reason.status,
+            reason=str(reason),
+            endpoint=delivery.endpoint,
+            client=delivery.client,
+            id=delivery.event_id,
+        )
+        connection.answer(number, refusal(reason))
+
+    def _accepted(self, delivery: Delivery, kind: str) -> Answer:
+        """Say and count it; what its sender is told."""
+        self._requests[delivery.endpoint, kind] += 1
+        if self._logs_requests:
+            fields = {
+                "endpoint": delivery.endpoint,
+                "type": delivery.event_type,
+                "id": delivery.event_id,
+                "client": delivery.client,
+                "bytes": len(delivery.body),
+                "secret": delivery.secret_index,
+            }
+            self._log.write(20, "accepted" if kind == "event" else kind, fields)
+        reply = delivery.reply
+        if reply is None:
+            return self._success[delivery.endpoint]
+        return render(reply.status, reply.body.encode(), content_type=reply.content_type)
+
+    def _reject(self, rejection: Rejection, request: Request, peer: str) -> Answer:
+        client, endpoint = rejection.client or peer, rejection.endpoint
+        method, path = request.method.decode("latin-1"), request.path.decode("latin-1")
+        self.metrics.requests[endpoint, str(rejection.status)] += 1
+        self._log.warning(
+            "rejected",
+            status=rejection.status,
+            reason=str(rejection),
+            endpoint=endpoint,
+            client=client,
+            method=method,
+            path=path,
+        )
+        if self.spool is not None:
+            now_ns, kept = time.time_ns(), endpoint in self._keeps_rejected
+            head, body = (request.head, request.body) if kept else (None, None)
+            reject = (now_ns, rejection.status, client, endpoint, method, path, str(rejection))
+            self.spool.rejects.add(Reject(*reject, head, body))
+        return refusal(rejection)
+
+    def refused(self, rejection: Rejection, peer: str) -> None:
+        """See `wire.connection.Owner`."""
+        self.metrics.requests["", str(rejection.status)] += 1
+        self._log.warning("rejected", status=rejection.status, reason=str(rejection), client=peer)
+        if self.spool is not None:
+            what = (time.time_ns(), rejection.status, peer, "", "", "", str(rejection))
+            self.spool.rejects.add(Reject(*what))
+
+    # --- outcomes out -----------------------------------------------------------------------------
+
+    def _settled(self, outcome: Outcome) -> None:
+        if self.spool is not None:
+            self._record(self.spool, outcome)
+        if outcome.kind != "done" or self._logs_requests:
+            self._say(outcome)
+
+    def _record(self, spool: Spool, outcome: Outcome) -> None:
+        delivery, attempt = outcome.delivery, outcome.attempt
+        is_done = outcome.kind == "done" and attempt == 1
+        if is_done and delivery.has_one_handler and not outcome.order_key:
+            spool.done(outcome.handler, delivery.position)
+        else:
+            now_ns = time.time_ns()
+            due_ns = now_ns + int(outcome.retry_in_s * 1e9) if outcome.kind == "retry" else 0
+            settled = Settled(
+                delivery.position,
+                outcome.handler,
+                outcome.kind,
+                attempt,
+                now_ns,
+                outcome.leaves,
+                due_ns,
+                outcome.error,
+                outcome.order_key,
+            )
+            spool.settle(settled)
+        if self._is_behind and outcome.leaves and self.backlog.count * 2 < self.backlog.capacity:
+            self._ask_back()
+
+    def _say(self, outcome: Outcome) -> None:
+        if outcome.kind == "wait":
+            return
+        fields = {
+            "handler": outcome.handler,
+            "endpoint": outcome.delivery.endpoint,
+            "type": outcome.delivery.event_type,
+            "id": outcome.delivery.event_id,
+            "attempt": outcome.attempt,
+            "ms": round(outcome.duration_s * 1000, 3),
+            "error": outcome.error,
+            "traceback": outcome.traceback,
+        }
+        if outcome.kind == "done":
+            self._log.write(20, "done", fields)
+        elif outcome.kind == "retry":
+            self._log.write(30, "retry", {**fields, "retry_in_s": outcome.retry_in_s})
+        else:
+            self._log.write(40, "dead", fields)
+
+    # --- back from disk ---------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Ask now and then: a retry may be due, or a command may have replayed something."""
+        self._looker = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
+        self._ask_back()
+
+    def _ask_back(self) -> None:
+        if self.spool is None or self._hold or self._asked_at >= 0 or self._is_stopping:
+            return
+        count = min(_READ_BACK, self.backlog.room)
+        if count > 0:
+            self._asked_at = self._to_disk
+            self.spool.read_back(count, self.backlog.capacity_bytes - self.backlog.bytes)
+
+    def _read_back(self, result: ReadBack) -> None:
+        if self._is_stopping:
+            return  # the next start finds them
+        if result.is_all and self._asked_at == self._to_disk:
+            self._is_behind = False
+        self._asked_at = -1
+        for position, parts in result.gone:
+            for part in parts:
+                if part.order_key and part.handler in self.pool.lanes:
+                    order = self.pool.lanes[part.handler].order
+                    order.gone(part.order_key, position, was_parked=not part.attempt)
+        now_ns = time.time_ns()
+        for delivery, parts in result.deliveries:
+            self._resume(delivery, parts, now_ns)
+        if self._is_behind:
+            self._ask_back()
+
+    def _resume(self, delivery: Delivery, parts: Sequence[Part], now_ns: int) -> None:
+        assert self.spool is not None  # noqa: S101 - it has just brought the delivery
+        handlers = self.pool.handlers_of(delivery.endpoint)
+        resumed = resumable(handlers, parts, now_ns)
+        self._bury_unknown(self.spool, delivery, handlers, parts)
+        if not resumed:
+            self.spool.put_back(delivery.position)
+            return
+        try:
+            self._receiver.restore(delivery)
+        except Rejection as rejection:
+            error = Undecodable(f"its endpoint does not take it any more: {rejection}")
+            self._receiver.restore_as(delivery, error)
+        self.backlog.readmit(delivery)
+        delivery.has_one_handler = len(handlers) == 1 and not parts
+        self.pool.resume(delivery, resumed)
+
+    def _bury_unknown(
+        self, spool: Spool, delivery: Delivery, handlers: Sequence[str], parts: Sequence[Part]
+    ) -> None:
+        """What a handler was to do that the configuration has no more is a dead letter."""
+        now_ns = time.time_ns()
+        gone = [
+            (part.handler, part.attempt)
+            for part in parts
+            if part.handler not in handlers and part.state in (State.PENDING, State.WAITING)
+        ]
+        if not handlers and not parts:
+            gone = [("(none)", 0)]
+        for name, attempt in gone:
+            what = f"endpoint {delivery.endpoint}"
+            error = f"{what} has no handler {name} any more" if handlers else f"{what} is gone"
+            self._log.error("dead", endpoint=delivery.endpoint, id=delivery.event_id, error=error)
+            position = delivery.position
+            spool.settle(Settled(position, name, "dead", attempt, now_ns, False, 0, error))
+
+    # --- about ------------------------------------------------------------------------------------
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be accepted at the moment; empty if all is well."""
+        return self.spool.trouble if self.spool is not None else ""
+
+    def families(self) -> Iterable[Metric]:
+        """The spool's metrics."""
+        if self.spool is None:
+            return
+        counts = {state.name.lower(): float(n) for state, n in self.spool.counts.items()}
+        yield gauge("fasthook_spool_events", "By state, some seconds ago.", counts, "state")
+        yield gauge("fasthook_spool_bytes", "Of the journal.", {"": self.spool.size_bytes})
+        slowest_s, self.spool.slowest_commit_s = self.spool.slowest_commit_s, 0.0
+        help_text = "The longest since it was last asked for."
+        yield gauge("fasthook_spool_slowest_commit_seconds", help_text, {"": slowest_s})
+
+    # --- the end ----------------------------------------------------------------------------------
+
+    async def stop(self, timeout_s: float) -> int:
+        """Finish what runs, store what is left; how many events are lost."""
+        self._is_stopping = True
+        is_stored = self.spool is not None
+        left = await self.pool.drain(timeout_s, is_stored=is_stored)
+        await self.pool.close()
+        if self.spool is not None:
+            if not self._hold:
+                self._looker.cancel()
+            await self.spool.close()
+        return 0 if is_stored else left
+
+
+def resumable(handlers: Sequence[str], parts: Sequence[Part], now_ns: int) -> Mapping[str, Resumed]:
+    """Which handlers are to run now, of a delivery that comes back from disk."""
+    known = {part.handler: part for part in parts}
+    resumed: dict[str, Resumed] = {}
+    for name in handlers:
+        part = known.get(name)
+        if part is None:
+            if EVERY_OTHER not in known:
+                resumed[name] = Resumed(0, False)
+        elif part.state == State.PENDING and part.due_ns <= now_ns:
+            was_parked = not part.attempt and bool(part.order_key)
+            resumed[name] = Resumed(part.attempt, was_parked)
+    return resumed

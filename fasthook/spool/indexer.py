@@ -1,0 +1,224 @@
+"""The indexing thread: follows the journal, finds what is due, drops what is old."""
+
+import errno
+import threading
+import time
+from collections.abc import Callable
+from typing import Final, Literal, NamedTuple
+
+import apsw
+
+from fasthook.logs import log
+from fasthook.model import Delivery
+from fasthook.spool.changes import Changes, Cursor, Part, State
+from fasthook.spool.claims import Claims
+from fasthook.spool.erasing import erase
+from fasthook.spool.index import Index, mark_damaged
+from fasthook.spool.journal import Journal, position_of
+from fasthook.spool.lag import Lag
+from fasthook.spool.records import ACCEPTED, Forgotten, read_delivery
+from fasthook.spool.rejects import Rejects
+
+INDEX_NAME: Final = "index.db"
+#: The index is brought up to date this often, unless there is much to do.
+_INDEX_S: Final = 0.25
+#: After the index could not be written.
+_RETRY_S: Final = 1.0
+_PRUNE_S: Final = 60.0
+_PRUNE_FULL_S: Final = 1.0
+_COUNT_S: Final = 5.0
+#: Of what the journal may hold: beyond, finished segments go before their time.
+_FULL: Final = 0.9
+_OPEN: Final = (State.PENDING, State.RUNNING)
+
+
+class ReadBack(NamedTuple):
+    """Deliveries that were only on disk."""
+
+    deliveries: list[tuple[Delivery, list[Part]]]
+    is_all: bool  # nothing else is due
+    gone: list[tuple[int, list[Part]]]  # positions of those that can't be brought any more
+
+
+class Settings(NamedTuple):
+    """How a spool keeps what it gets."""
+
+    durability: Literal["fsync", "os"] = "fsync"
+    max_bytes: int = 10 * 1024**3
+    retention_s: float = 7 * 86400.0
+
+
+class Indexer:
+    """The index and its thread."""
+
+    def __init__(
+        self,
+        index: Index,
+        journal: Journal,
+        lag: Lag,
+        rejects: Rejects,
+        settings: Settings,
+        on_read_back: Callable[[ReadBack], None],
+        claims: Claims | None = None,
+    ) -> None:
+        """`on_read_back` is called in the thread. `claims`: see `Committer`."""
+        self._claims = claims
+        self._index = index
+        self._journal = journal
+        self._lag = lag
+        self._rejects = rejects
+        self._retention_s = settings.retention_s
+        self._max_bytes = settings.max_bytes
+        self._on_read_back = on_read_back
+        self._wanted = self._wanted_bytes = 0
+        self._gone: list[tuple[int, list[Part]]] = []
+        self._stranded: list[int] = []  # taken, but something failed before they were brought
+        self._is_closing = False
+        self._prune_next_s = -1.0  # -1: nothing but what the settings say
+        self._pruned_at = self._counted_at = time.monotonic()
+        #: Of some seconds ago.
+        self.counts = index.counts()
+        self._thread = threading.Thread(target=self._run, name="fasthook-index", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def read_back(self, count: int, max_bytes: int) -> None:
+        """Have up to `count` deliveries brought that are due, and not many more bytes."""
+        with self._lag.news:
+            self._wanted, self._wanted_bytes = count, max_bytes
+            self._lag.news.notify()
+
+    def prune_soon(self, retention_s: float) -> None:
+        """Have dropped what is older than that, once."""
+        self._prune_next_s = retention_s
+
+    def finish(self) -> None:
+        """End once the index is up to date; waits."""
+        with self._lag.news:
+            self._is_closing = True
+            self._lag.news.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._lag.news:
+                if not self._is_closing and not self._wanted:
+                    self._lag.news.wait(_INDEX_S)
+                changes, cursor = self._lag.take()
+                wanted, self._wanted = self._wanted, 0
+                is_closing = self._is_closing
+            try:
+                self._follow(changes, cursor)
+                changes = Changes()  # taken: not to be given back
+                if wanted and not is_closing:
+                    self._bring(wanted)
+                self._tidy()
+            except Exception as error:  # whatever it is: it lags, and the journal has everything
+                self._report(error)
+                self._lag.give_back(changes)
+                with self._lag.news:
+                    self._wanted = self._wanted or wanted
+                if is_closing:
+                    return  # the next start reads it from the journal
+                time.sleep(_RETRY_S)
+                continue
+            if is_closing and not self._lag.changes:
+                return
+
+    def _report(self, error: Exception) -> None:
+        log.warning("index not written", error=str(error))
+        if isinstance(error, apsw.CorruptError):
+            mark_damaged(self._index.path)
+        elif not isinstance(error, OSError | apsw.Error):
+            log.exception("internal error", error, thread="index")
+
+    def _follow(self, changes: Changes, cursor: Cursor) -> None:
+        if not changes:
+            return
+        self._index.apply(self._journal.worker, cursor, changes)
+        if self._claims is not None:
+            self._claims.release([row[1] for row in changes.rows.values()])
+        self._lag.taken(changes)
+        for later in changes.later:
+            if isinstance(later, Forgotten):
+                self._gone += self._index.parts_of(later.positions).items()
+                erase(self._journal, later.positions)
+
+    def _bring(self, wanted: int) -> None:
+        self._index.leave_pending(self._stranded)
+        positions = self._stranded = self._index.take_due(
+            self._journal.worker, wanted, time.time_ns()
+        )
+        parts = self._index.parts_of(positions)
+        found = []
+        left_bytes = self._wanted_bytes
+        taken = 0
+        for position in positions:
+            taken += 1
+            delivery = self._delivery_at(position)
+            if delivery is None:
+                log.error("damaged record", position=position)
+                self._index.quarantine(position)
+                self._gone.append((position, parts.get(position, [])))
+                continue
+            found.append((delivery, parts.get(position, [])))
+            left_bytes -= len(delivery.head) + len(delivery.body)
+            if left_bytes < 0:
+                break
+        self._index.leave_pending(positions[taken:])
+        gone, self._gone, self._stranded = self._gone, [], []
+        is_all = taken < wanted and taken == len(positions)
+        self._on_read_back(ReadBack(found, is_all, gone))
+
+    def _delivery_at(self, position: int) -> Delivery | None:
+        try:
+            record = self._journal.read(position)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            return None  # the disk has lost it: the next one must not wait for ever
+        if record is None or record.kind != ACCEPTED:
+            return None
+        delivery = read_delivery(record.content)
+        delivery.position = position
+        return delivery
+
+    def _tidy(self) -> None:
+        self._rejects.flush()
+        now = time.monotonic()
+        if now - self._counted_at > _COUNT_S:
+            self._counted_at = now
+            self.counts = self._index.counts()
+        is_full = self._journal.size_bytes > self._max_bytes * _FULL
+        if now - self._pruned_at > (_PRUNE_FULL_S if is_full else _PRUNE_S):
+            self._pruned_at = now
+            prune(self._index, self._journal, self._retention_s, self._max_bytes)
+        if self._prune_next_s >= 0:
+            retention_s, self._prune_next_s = self._prune_next_s, -1.0
+            prune(self._index, self._journal, retention_s, self._max_bytes)
+
+
+def prune(index: Index, journal: Journal, retention_s: float, max_bytes: int) -> int:
+    """Drop old segments that have nothing open; how many bytes that freed.
+
+    Where the journal is nearly as large as it may be, also those which are not that old: what was
+    received stays known, its head and body go. The newest segment stays.
+    """
+    indexed = index.cursor(journal.worker).segment
+    oldest_ns = time.time_ns() - int(retention_s * 1e9)
+    freed = 0
+    for number in journal.segments()[:-1]:
+        status = journal.path_of(number).stat()
+        is_old = status.st_mtime_ns < oldest_ns
+        is_full = journal.size_bytes > max_bytes * _FULL
+        if number >= indexed or not (is_old or is_full):
+            break  # what the index has not taken yet may be open
+        place = position_of(journal.worker, number, 0), position_of(journal.worker, number + 1, 0)
+        # A dead letter may be replayed, so its body is not dropped before its time.
+        if not index.has(_OPEN if is_old else (*_OPEN, State.DEAD), *place):
+            journal.remove(number)
+            freed += status.st_size
+    index.forget_before(oldest_ns, journal.worker, min(journal.segments(), default=indexed))
+    return freed

@@ -1,0 +1,43 @@
+"""What the journal has and the index does not have yet: shared by the two threads behind a spool.
+
+Keys are here until the index has them, so a duplicate is known at once.
+"""
+
+import threading
+
+from fasthook.spool.changes import Changes, Cursor
+
+#: Deliveries that wait for the index. Beyond, nothing is accepted: memory has an end.
+MAX_CHANGES = 200_000
+
+
+class Lag:
+    """Guarded by `news`, which also wakes the indexing thread."""
+
+    def __init__(self, cursor: Cursor) -> None:
+        self.news = threading.Condition()
+        self.changes = Changes()
+        self.cursor = cursor
+        self.keys: set[bytes] = set()
+
+    @property
+    def is_too_long(self) -> bool:
+        """Whether the index must catch up before anything else is accepted."""
+        return len(self.keys) > MAX_CHANGES or len(self.changes) > MAX_CHANGES
+
+    def take(self) -> tuple[Changes, Cursor]:
+        """All changes, and up to where they reach; call with `news` held."""
+        changes, self.changes = self.changes, Changes()
+        return changes, self.cursor
+
+    def give_back(self, changes: Changes) -> None:
+        """The index could not take these."""
+        with self.news:
+            changes.extend(self.changes)
+            self.changes = changes
+
+    def taken(self, changes: Changes) -> None:
+        """The index has these."""
+        keys = [row[1] for row in changes.rows.values()]
+        with self.news:
+            self.keys.difference_update(keys)

@@ -1,0 +1,200 @@
+"""The start: what a journal has and the index does not is read into it; torn tails are cut; and who
+was in a handler's hands when the last process died gets that attempt counted.
+"""
+
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import apsw
+
+from fasthook.logs import log
+from fasthook.spool.changes import Changes, Cursor, State, state_of
+from fasthook.spool.erasing import erase
+from fasthook.spool.index import Index, damage_mark, discard
+from fasthook.spool.journal import Journal, position_of
+from fasthook.spool.records import (
+    ACCEPTED,
+    ERASED,
+    Damage,
+    Forgotten,
+    Record,
+    Replayed,
+    Settled,
+    later_record,
+    read_accepted,
+    read_later,
+)
+from fasthook.spool.running import Interrupted, clear, interrupted
+
+#: An event in whose attempts the worker died this often is given up.
+_MAX_CRASHES: Final = 3
+_CRASH_DELAY_S: Final = 5.0
+#: Of one transaction.
+_CHANGES: Final = 8192
+
+
+#: Told how many bytes of the journal have been read, after each segment.
+OnRead = Callable[[int], None]
+
+
+def ignore(read_bytes: int) -> None:
+    """An `OnRead` that does nothing."""
+
+
+def opened(
+    path: Path, journal: Journal, running: Path, on_read: OnRead = ignore
+) -> tuple[Index, Cursor]:
+    """The index at `path`, brought up to the journal. One that is damaged is made again.
+
+    `running`: the folder that says which attempts were under way.
+
+    Raises `OSError`, `apsw.Error`, `WrongIndex`, `WrongVersion`.
+    """
+    if damage_mark(path).exists():
+        log.warning("index made again", reason="it was found damaged")
+        discard(path)
+    try:
+        if _is_ahead(path, journal):
+            log.warning("index made again", reason="the journal has lost what the index knows of")
+            discard(path)
+        return _recovered(path, journal, running, on_read)
+    except (apsw.CorruptError, apsw.NotADBError) as error:
+        log.error("index damaged, so it is made again from the journal", error=str(error))
+        discard(path)
+        return _recovered(path, journal, running, on_read)
+
+
+def _is_ahead(path: Path, journal: Journal) -> bool:
+    """Whether the index knows of more than there is: where nothing is synced, power may fail."""
+    index = Index(path)
+    try:
+        cursor = index.cursor(journal.worker)
+    finally:
+        index.close()
+    last = max(journal.segments(), default=0)
+    if cursor.segment != last:
+        return cursor.segment > last
+    return last > 0 and cursor.offset > journal.path_of(last).stat().st_size
+
+
+def _recovered(
+    path: Path, journal: Journal, running: Path, on_read: OnRead
+) -> tuple[Index, Cursor]:
+    index = Index(path)
+    try:
+        recover(journal, index, on_read)
+        index.recover(journal.worker)
+        record_crashes(journal, index, running)
+        cursor = index.cursor(journal.worker)
+    except BaseException:
+        index.close()
+        raise
+    return index, cursor
+
+
+def recover(journal: Journal, index: Index, on_read: OnRead = ignore) -> Cursor:
+    """Bring the index up to a journal, from where it stands. Raises `OSError`, `apsw.Error`."""
+    cursor = index.cursor(journal.worker)
+    numbers = journal.segments()
+    forgotten: list[int] = []
+    for number in numbers:
+        if number >= cursor.segment:
+            offset = cursor.offset if number == cursor.segment else 0
+            follower = _Follower(journal, index, number, offset)
+            cursor = follower.follow(is_last=number == numbers[-1])
+            forgotten += follower.forgotten
+            on_read(journal.path_of(number).stat().st_size)
+    erase(journal, forgotten)
+    return cursor
+
+
+class _Follower:
+    """Reads one segment into the index."""
+
+    def __init__(self, journal: Journal, index: Index, number: int, offset: int) -> None:
+        self._journal = journal
+        self._index = index
+        self._number = number
+        self._end = offset
+        self._changes = Changes()
+        self.forgotten: list[int] = []
+
+    def follow(self, *, is_last: bool) -> Cursor:
+        damaged: Damage | None = None
+        for item in self._journal.replay(self._number, self._end):
+            if damaged is not None:
+                log.error("damaged bytes in the journal", segment=self._number, **damaged._asdict())
+            damaged = item if isinstance(item, Damage) else None
+            if isinstance(item, Record):
+                self._take(item)
+        if damaged is not None:
+            log.warning("torn tail cut", segment=self._number, **damaged._asdict())
+            if is_last:
+                self._journal.cut(self._number, damaged.offset)
+            self._end = damaged.offset + (0 if is_last else damaged.length_bytes)
+        self._apply()
+        return Cursor(self._number, self._end)
+
+    def _take(self, record: Record) -> None:
+        if record.kind in (ACCEPTED, ERASED):
+            accepted, _ = read_accepted(record.content)
+            state = State.FORGOTTEN if record.kind == ERASED else state_of(accepted, runs=False)
+            position = position_of(self._journal.worker, self._number, record.offset)
+            self._changes.accept(position, accepted, state)
+        else:
+            later = read_later(record.kind, record.content)
+            if isinstance(later, Replayed):
+                self._apply()  # what is done after this must not be taken for done before it
+            if isinstance(later, Forgotten):
+                self.forgotten += later.positions
+            self._changes.add(later)
+            if isinstance(later, Replayed):
+                self._end = record.end
+                self._apply()
+        self._end = record.end
+        if len(self._changes) >= _CHANGES:
+            self._apply()
+
+    def _apply(self) -> None:
+        self._index.apply(self._journal.worker, Cursor(self._number, self._end), self._changes)
+        self._changes = Changes()
+
+
+def record_crashes(journal: Journal, index: Index, folder: Path) -> None:
+    """Count the attempts that were under way when the last process ended. Raises `apsw.Error`.
+
+    Before anything is run, and before what says so is cleared: the next attempt may kill us, too.
+    """
+    crashes = [_crash_of(index, found) for found in interrupted(folder)]
+    if not crashes:
+        return
+    changes = Changes()
+    for crash in crashes:
+        changes.add(crash)
+    try:
+        journal.write([later_record(crash) for crash in crashes])
+        cursor = Cursor(*journal.end)
+    except OSError as error:  # a disk that is full must not keep us from what is stored
+        log.warning("crashes not stored", error=str(error))
+        cursor = index.cursor(journal.worker)
+    index.apply(journal.worker, cursor, changes)
+    clear(folder)
+
+
+def _crash_of(index: Index, found: Interrupted) -> Settled:
+    """What is said of one. The next attempt comes at a time of its own: others were in hand at the
+    same moment, and are not to meet there again. But ordered ones have to go first.
+    """
+    handler, position, attempt, is_ordered = found
+    now_ns = time.time_ns()
+    error = "the worker process died during the attempt"
+    log.error("worker died in an attempt", handler=handler, position=position, attempt=attempt)
+    if index.crashes(position, handler) + 1 >= _MAX_CRASHES:
+        error += f", the {_MAX_CRASHES}rd time"
+        log.error("dead", handler=handler, position=position, attempt=attempt, error=error)
+        return Settled(position, handler, "dead", attempt, now_ns, False, 0, error)
+    due_ns = 0 if is_ordered else now_ns + int(_CRASH_DELAY_S * 1e9 * random.uniform(0.5, 1.5))  # noqa: S311
+    return Settled(position, handler, "crash", attempt, now_ns, False, due_ns, error)
