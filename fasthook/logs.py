@@ -137,7 +137,7 @@ class Log:
         stamp = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{ns // 1000:06d}Z"
         line = {"time": stamp, "level": _NAMES[level], "message": message}
         line |= {k: _plain(k, v) for k, v in fields.items() if v is not None and v != ""}
-        return _one_line(msgspec.json.encode(line).decode()) + "\n"
+        return one_line(msgspec.json.encode(line).decode()) + "\n"
 
 
 class _Writer:
@@ -193,7 +193,7 @@ def _plain(key: str, value: Any) -> Any:
     return text.encode("utf-8", "backslashreplace").decode()  # a lone surrogate is no UTF-8
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """JSON with its other control characters escaped, too, which a terminal would obey."""
     if text.isprintable():
         return text
