@@ -6,6 +6,7 @@ With a spool an answer is written when the commit that holds the delivery is ove
 
 import asyncio
 import math
+import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -31,7 +32,7 @@ from fasthook.spool.committer import Committed, Entry
 from fasthook.spool.indexer import ReadBack, Settings
 from fasthook.spool.records import Settled
 from fasthook.spool.rejects import Reject
-from fasthook.spool.spool import Spool, key_of
+from fasthook.spool.spool import KEY_BYTES, Spool, key_of
 from fasthook.wire.answers import Answer, refusal, render
 from fasthook.wire.connection import Connection
 
@@ -58,6 +59,7 @@ class Line:
             ClientBuckets(server.unverified_rate, server.unverified_burst),
         )
         self._is_id_signed = {e.name: e.is_id_signed for e in plan.endpoints}
+        self._unsigned = {e.name for e in plan.endpoints if e.provider == "none"}
         self._keeps_rejected = {e.name for e in plan.endpoints if e.keep_rejected}
         self._success = {name: render(status) for name, status in plan.statuses.items()}
         self.spool = self._open_spool(config) if config.spool.durability != "none" else None
@@ -155,13 +157,17 @@ class Line:
         if is_event and not self._is_behind and not self._hold:
             runs = self.backlog.enter(delivery)
             self._is_behind = not runs
-        key = key_of(delivery, is_id_signed=self._is_id_signed[delivery.endpoint])
+        endpoint = delivery.endpoint
+        if endpoint in self._unsigned:
+            key = os.urandom(KEY_BYTES)  # nothing is signed, so nothing makes two of them the same
+        else:
+            key = key_of(delivery, is_id_signed=self._is_id_signed[endpoint])
         try:
             spool.accept(Entry(key, delivery, runs, (connection, number)))
         except Rejection as rejection:
             if runs:
                 self.backlog.leave(delivery)
-            rejection.client, rejection.endpoint = delivery.client, delivery.endpoint
+            rejection.client, rejection.endpoint = delivery.client, endpoint
             raise
         if is_event and not runs:
             self._to_disk += 1

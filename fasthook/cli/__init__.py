@@ -13,7 +13,21 @@ from fasthook import __version__
 from fasthook.errors import ConfigError
 
 #: Command → its module; only the one that is asked for is imported.
-_COMMANDS = ("serve", "check", "init", "providers", "send")
+_COMMANDS = (
+    "serve",
+    "check",
+    "init",
+    "providers",
+    "send",
+    "events",
+    "show",
+    "tail",
+    "dead",
+    "replay",
+    "forget",
+    "rejects",
+    "spool",
+)
 
 
 class _Commands(click.Group):

@@ -64,9 +64,12 @@ def build(settings: Settings) -> Handler:
         headers["x-fasthook-attempt"] = str(event.attempt)
         if key is not None:
             headers |= signed_headers(key, event.id, event.body, int(time.time()))
-        response = client.request(
-            "POST", settings.url, body=event.body, headers=headers, preload_content=False
-        )
+        try:
+            response = client.request(
+                "POST", settings.url, body=event.body, headers=headers, preload_content=False
+            )
+        except urllib3.exceptions.HTTPError as error:
+            raise Retry(f"no answer from the upstream: {error}") from None
         # A short answer is read to its end, so that the connection can be used again; a long one
         # ends it.
         response.read(_MAX_ANSWER_BYTES)

@@ -14,6 +14,8 @@ from typing import Any, Final, NamedTuple
 
 import apsw
 
+from fasthook.spool.transaction import transaction
+
 NAME: Final = "claims.db"
 _BUSY_MS: Final = 5000
 _SCHEMA: Final = """
@@ -37,7 +39,6 @@ class Claims:
         self._worker = worker
         self._connection = apsw.Connection(str(path))
         self._connection.set_busy_timeout(_BUSY_MS)
-        self._connection.transaction_mode = "IMMEDIATE"
         for statement in ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = OFF", _SCHEMA):
             self._connection.execute(statement)
 
@@ -48,23 +49,31 @@ class Claims:
     def claim(self, keys: Sequence[bytes]) -> Answer:
         """Claim those keys which nobody else has."""
         answer = Answer(set(), set())
-        with self._connection:
-            for key, is_written in self._ask(
-                "SELECT key, is_written FROM claims WHERE key IN carray(?) AND worker != ?",
-                (apsw.carray(tuple(keys)), self._worker),
-            ):
-                (answer.written if is_written else answer.pending).add(key)
-            free = [k for k in keys if k not in answer.written and k not in answer.pending]
-            self._connection.executemany(
-                "INSERT OR IGNORE INTO claims VALUES (?, ?, 0)", [(k, self._worker) for k in free]
-            )
+        self._look(keys, answer)
+        if not _free(keys, answer):
+            return answer  # nothing to write: it would hold up those who have something
+        with transaction(self._connection):
+            self._look(keys, answer)
+            rows = [(key, self._worker) for key in _free(keys, answer)]
+            self._connection.executemany("INSERT OR IGNORE INTO claims VALUES (?, ?, 0)", rows)
         return answer
+
+    def _look(self, keys: Sequence[bytes], answer: Answer) -> None:
+        answer.written.clear()
+        answer.pending.clear()
+        if not keys:
+            return
+        for key, is_written in self._ask(
+            "SELECT key, is_written FROM claims WHERE key IN carray(?) AND worker != ?",
+            (apsw.carray(tuple(keys)), self._worker),
+        ):
+            (answer.written if is_written else answer.pending).add(key)
 
     def confirm(self, keys: Sequence[bytes]) -> None:
         """These are written."""
-        self._ask(
-            "UPDATE claims SET is_written = 1 WHERE key IN carray(?)", (apsw.carray(tuple(keys)),)
-        )
+        if keys:
+            update = "UPDATE claims SET is_written = 1 WHERE key IN carray(?)"
+            self._ask(update, (apsw.carray(tuple(keys)),))
 
     def release(self, keys: Sequence[bytes]) -> None:
         """The index has these, or they are not written."""
@@ -77,3 +86,7 @@ class Claims:
 
     def _ask(self, statement: str, values: Sequence[Any]) -> list[Any]:
         return self._connection.execute(statement, tuple(values)).fetchall()
+
+
+def _free(keys: Sequence[bytes], answer: Answer) -> list[bytes]:
+    return [key for key in keys if key not in answer.written and key not in answer.pending]

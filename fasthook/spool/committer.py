@@ -164,7 +164,7 @@ class Committer:
             raise
         self._note(fresh, accepted, positions, outcomes, batch.put_back)
         if self._claims is not None:
-            self._claims.confirm(list(first))
+            self._confirm(self._claims, list(first))
         return fresh, duplicates, deferred
 
     def _check_room(self) -> None:
@@ -202,6 +202,13 @@ class Committer:
         duplicates += [first.pop(key) for key in known]
         self._claims.release(list(known))
         return deferred
+
+    def _confirm(self, claims: Claims, keys: list[bytes]) -> None:
+        """It is written, whatever happens here: others ask again until the index has it."""
+        try:
+            claims.confirm(keys)
+        except apsw.Error as error:
+            log.warning("claims not confirmed", error=str(error))
 
     def _note(
         self,

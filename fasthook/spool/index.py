@@ -18,6 +18,7 @@ from fasthook.logs import log
 from fasthook.spool.changes import EVERY_OTHER, NEVER_NS, Changes, Cursor, Held, Part, Row, State
 from fasthook.spool.journal import WORKER_OF_POSITION, position_of
 from fasthook.spool.records import Replayed, Settled
+from fasthook.spool.transaction import transaction
 
 VERSION: Final = 1
 #: The WAL-reset bug (sqlite.org/wal.html#walresetbug) is gone from here on.
@@ -72,8 +73,9 @@ class Index:
         self._ask("PRAGMA journal_mode = WAL")
         # A crash may take the last transactions, and the cursor with them: they are read again.
         self._ask("PRAGMA synchronous = NORMAL")
+        self._ask("PRAGMA secure_delete = FAST")  # errors may quote what is to be forgotten
         self._ask("PRAGMA journal_size_limit = 67108864")
-        with self._connection:
+        with transaction(self._connection):
             (version,) = self._ask("PRAGMA user_version")[0]
             if not version and not self._ask("SELECT 1 FROM sqlite_schema LIMIT 1"):
                 self._connection.execute(_SCHEMA)
@@ -99,7 +101,7 @@ class Index:
 
         A row whose key is known already is left out: it is the same event.
         """
-        with self._connection:
+        with transaction(self._connection):
             self._insert(list(changes.rows.values()))
             self._set_state(changes.done, State.DONE, (State.PENDING, State.RUNNING))
             for later in changes.later:
@@ -205,7 +207,7 @@ class Index:
 
     def recover(self, worker: int) -> None:
         """What a worker had in memory when it ended waits on disk again, and comes first."""
-        with self._connection:
+        with transaction(self._connection):
             change = (
                 "UPDATE deliveries SET state = ?, due_ns = 0 "
                 "WHERE state = ? AND position >= ? AND position < ?"
@@ -222,7 +224,7 @@ class Index:
 
         Those which wait for a retry are left until it is due.
         """
-        with self._connection:
+        with transaction(self._connection):
             rows = self._ask(
                 "SELECT position FROM deliveries INDEXED BY deliveries_due "
                 f"WHERE state = {State.PENDING:d} AND {WORKER_OF_POSITION} = ? AND due_ns <= ? "
@@ -239,7 +241,7 @@ class Index:
 
     def quarantine(self, position: int) -> None:
         """The record of this delivery is damaged: it is not run."""
-        with self._connection:
+        with transaction(self._connection):
             self._set_state([position], State.DAMAGED, (State.PENDING, State.RUNNING))
             self._give_up_parts([position])
 
@@ -299,7 +301,7 @@ class Index:
         young = "SELECT min(position) FROM deliveries WHERE position >= ? AND received_at_ns >= ?"
         (first_young,) = self._ask(young, (begin, received_ns))[0]
         end = end if first_young is None else min(end, first_young)
-        with self._connection:
+        with transaction(self._connection):
             count = self._ask(
                 "DELETE FROM deliveries WHERE position >= ? AND position < ? RETURNING 1",
                 (begin, end),
@@ -312,9 +314,11 @@ class Index:
     def counts(self) -> dict[State, int]:
         """How many deliveries are in each state that calls for something."""
         pending = f"SELECT count(*) FROM deliveries WHERE state = {State.PENDING:d}"
+        # As the partial index says it, or SQLite does not see that it may use it.
         others = (
             "SELECT state, count(*) FROM deliveries WHERE state IN "
-            f"({State.RUNNING:d}, {State.DEAD:d}, {State.DAMAGED:d}) GROUP BY state"
+            f"({State.RUNNING:d}, {State.DEAD:d}, {State.DAMAGED:d}, {State.FORGOTTEN:d}) "
+            "GROUP BY state"
         )
         found = {State(state): count for state, count in self._ask(others)}
         return {State.PENDING: self._ask(pending)[0][0], State.DEAD: 0, State.DAMAGED: 0} | found

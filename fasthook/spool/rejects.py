@@ -12,6 +12,8 @@ from typing import Any, Final
 import apsw
 import msgspec
 
+from fasthook.spool.transaction import transaction
+
 #: Refused requests that are kept, and how many of those bodies that an endpoint wants to keep.
 MAX_ROWS: Final = 10_000
 _MAX_BODIES: Final = 200
@@ -61,7 +63,7 @@ class Rejects:
             r = self._waiting.popleft()
             text = (r.client, r.endpoint, r.method, r.path[:_MAX_TEXT], r.reason[:_MAX_TEXT])
             rows.append((r.at_ns, r.status, *text, r.head, r.body))
-        with self._connection:
+        with transaction(self._connection):
             self._connection.executemany(
                 "INSERT INTO rejects VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows
             )
@@ -95,9 +97,29 @@ def read(path: Path, limit: int, endpoint: str = "", before_id: int = 2**62) -> 
         connection.close()
 
 
+def forget(path: Path, endpoint: str) -> int:
+    """Erase the heads and bodies that are kept of an endpoint's ("": of all) refused requests.
+
+    How many that were. Raises `apsw.Error`.
+    """
+    if not path.exists():
+        return 0
+    connection = _open(path)
+    try:
+        connection.execute(
+            "UPDATE rejects SET head = NULL, body = NULL "
+            "WHERE body IS NOT NULL AND (? = '' OR endpoint = ?)",
+            (endpoint, endpoint),
+        )
+        return connection.changes()
+    finally:
+        connection.close()
+
+
 def _open(path: Path) -> apsw.Connection:
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     connection = apsw.Connection(str(path))
     connection.set_busy_timeout(2000)
     connection.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF")
+    connection.execute("PRAGMA secure_delete = ON")
     return connection

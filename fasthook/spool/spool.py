@@ -30,18 +30,21 @@ from fasthook.spool.recovery import opened
 from fasthook.spool.rejects import Rejects
 from fasthook.spool.running import Marks
 
+KEY_BYTES: Final = 16
 REJECTS_NAME: Final = "rejects.db"
 _RUNNING: Final = "running"
 #: Outcomes ride along with the next batch of deliveries; without one they wait this long.
 _SETTLE_S: Final = 0.05
 #: A disk that takes longer for one batch is stuck: who waits for the next one is refused.
 STUCK_S: Final = 1.0
+#: What another worker is about to store is asked for again after this long.
+_DEFER_S: Final = 0.005
 #: Of heads and bodies that wait for the disk. Beyond, requests are refused.
 _MAX_WAITING_BYTES: Final = 64 * 1024 * 1024
 
 
 def key_of(delivery: Delivery, *, is_id_signed: bool) -> bytes:
-    """By what a delivery is known when it comes again: what was signed, 16 bytes.
+    """By what a delivery is known when it comes again: what was signed, in KEY_BYTES.
 
     The body's own digest need not withstand an attacker: it counts only beside an equal id, and
     nobody but the sender can have a body signed.
@@ -49,7 +52,7 @@ def key_of(delivery: Delivery, *, is_id_signed: bool) -> bytes:
     name, event_id = delivery.endpoint.encode(), delivery.event_id.encode("utf-8", "replace")
     signed = b"" if is_id_signed else xxh3_128_digest(delivery.body)
     text = b"%d %b %d %b %b" % (len(name), name, len(event_id), event_id, signed)
-    return hashlib.blake2b(text, digest_size=16).digest()
+    return hashlib.blake2b(text, digest_size=KEY_BYTES).digest()
 
 
 class Spool:
@@ -96,6 +99,7 @@ class Spool:
         self._on_read_back = on_read_back
         self._on_commit = on_commit
         self._batch = Batch()
+        self._deferred: list[Entry] = []  # they are not decided yet: see `claims`
         self._waiting_bytes = 0
         self._is_soon = self._is_later = False  # whether `_submit` is about to be called
         self._committing_since = 0.0  # loop time; 0: nothing is being committed
@@ -133,10 +137,10 @@ class Spool:
 
     async def close(self) -> None:
         """Write what is left, bring the index up to date, and end."""
-        while self._committing_since or self._batch.entries or self._batch.has_outcomes:
+        while self._committing_since or self._waits:
             self._submit()
             await asyncio.sleep(0.005)
-            if self._refused is not None and not self._batch.entries:
+            if self._refused is not None and not (self._batch.entries or self._deferred):
                 break  # the disk takes no outcomes: those handlers run again
         self._watcher.cancel()
         await asyncio.to_thread(self._committer.finish)
@@ -145,6 +149,11 @@ class Spool:
             each.close()
         self._journal.close()
         os.close(self._lock)
+
+    @property
+    def _waits(self) -> bool:
+        batch = self._batch
+        return bool(batch.entries or self._deferred or batch.has_outcomes)
 
     # --- what the line asks for -------------------------------------------------------------------
 
@@ -249,10 +258,17 @@ class Spool:
         for entry in entries:
             entry.deferred_since_s = entry.deferred_since_s or now_s
             is_late = now_s - entry.deferred_since_s > STUCK_S
-            (late if is_late else self._batch.entries).append(entry)
+            (late if is_late else self._deferred).append(entry)
+        if self._deferred:
+            self._loop.call_later(_DEFER_S, self._ask_again)
         if late:
             reason = SpoolUnavailable("another worker is about to store the same", RETRY_AFTER_S)
             self._on_commit(Committed([], [], [], late, reason, 0.0))
+
+    def _ask_again(self) -> None:
+        self._batch.entries += self._deferred
+        self._deferred = []
+        self._submit()
 
     def _take_back(self, unwritten: Batch) -> None:
         """Outcomes that could not be written go with the next batch, before later ones."""

@@ -1,0 +1,177 @@
+"""`fasthook forget`: erase what was received, for good, and know it still."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any, Final
+
+import cel
+import click
+import orjson
+from rich.console import Console
+from rich.progress import track
+
+from fasthook.cli.orders import Orders
+from fasthook.cli.reading import (
+    Headers,
+    Spool,
+    echo_deliveries,
+    echo_json,
+    filter_of,
+    filter_options,
+    iso,
+    opens_spool,
+    say,
+)
+from fasthook.control import MAX_POSITIONS, Forget
+from fasthook.errors import BadPayload
+from fasthook.intake.payloads import form_fields
+from fasthook.spool import rejects
+from fasthook.spool.changes import State
+from fasthook.spool.queries import Filter, Found, Kept, Reader
+from fasthook.spool.records import ERASED
+from fasthook.spool.spool import REJECTS_NAME
+
+#: How long the service may take to erase what it was told to.
+_EFFECT_S: Final = 30.0
+_LOOK_S: Final = 0.1
+_Matches = Callable[[Found, Kept], bool]
+
+
+@click.command("forget")
+@filter_options(has_states=False)
+@click.option("--where", help="An expression (CEL) on payload, id, type, endpoint and headers.")
+@click.option("--dry-run", is_flag=True, help="Say what would be erased, and erase nothing.")
+@opens_spool
+def command(spool: Spool, as_json: bool, where: str | None, dry_run: bool, **options: Any) -> None:
+    """Erase head and body of events, for good; their ids stay, so that they are known again.
+
+    An event that still waits will not run. Example:
+
+    fasthook forget --endpoint shop --where 'payload.customer.email == "a@example.org"'
+    """
+    wanted = filter_of(options)
+    if where is None and wanted == Filter():
+        raise click.UsageError("say which: --endpoint, --where, --id, or another filter")
+    search = _Search(spool, wanted, where)
+    if dry_run:
+        _show(search, as_json)
+        return
+    count = 0
+    with Orders(spool.path) as orders:
+        while found := list(islice(search, MAX_POSITIONS)):
+            orders.give(Forget([delivery.position for delivery in found]))
+            _wait_until_erased(spool.reader, found)
+            count += len(found)
+    bodies = rejects.forget(spool.path / REJECTS_NAME, wanted.endpoint)
+    if as_json:
+        echo_json({"erased": count, "unreadable": search.unreadable, "rejects": bodies})
+    else:
+        click.echo(f"{count} events erased" + (f", {bodies} refused requests" if bodies else ""))
+    _warn(search)
+
+
+def _warn(search: "_Search") -> None:
+    if search.unreadable:
+        say(f"warning: {search.unreadable} events could not be looked at, and are left as they are")
+        sys.exit(1)
+
+
+def _show(search: "_Search", as_json: bool) -> None:
+    count = 0
+    while page := list(islice(search, MAX_POSITIONS)):
+        echo_deliveries(page, as_json)
+        count += len(page)
+    say(f"{count} events would be erased")
+    _warn(search)
+
+
+def _wait_until_erased(reader: Reader, found: Sequence[Found]) -> None:
+    """The service stores the order at once, and erases a moment later."""
+    ends = time.monotonic() + _EFFECT_S
+    for delivery in found:
+        while True:
+            kept = reader.kept(delivery.position)
+            if kept is None or kept.kind == ERASED:
+                break
+            if time.monotonic() > ends:
+                say("warning: the service has the order, and has not erased everything yet")
+                return
+            time.sleep(_LOOK_S)
+
+
+class _Search:
+    """The deliveries that match, oldest first."""
+
+    def __init__(self, spool: Spool, wanted: Filter, where: str | None) -> None:
+        self._spool = spool
+        self._wanted = wanted
+        self._matches = _condition(where, Headers(spool.settings)) if where else None
+        self.unreadable = 0
+        self._iterator = self._found()
+
+    def __iter__(self) -> Iterator[Found]:
+        return self._iterator
+
+    def _found(self) -> Iterator[Found]:
+        deliveries = self._spool.reader.oldest_first(self._wanted)
+        console = Console(stderr=True)
+        if console.is_terminal:
+            deliveries = iter(track(deliveries, "searching", console=console, transient=True))
+        for delivery in deliveries:
+            if delivery.state == State.FORGOTTEN:
+                continue
+            kept = self._spool.reader.kept(delivery.position)
+            if kept is None:
+                # Dropped before its time, or damaged: the first is no matter, the other one is.
+                self.unreadable += delivery.state == State.DAMAGED
+            elif self._matches is None or self._is_match(delivery, kept):
+                yield delivery
+
+    def _is_match(self, delivery: Found, kept: Kept) -> bool:
+        assert self._matches is not None  # noqa: S101 - asked by the caller
+        try:
+            return self._matches(delivery, kept)
+        except (OverflowError, RecursionError):
+            self.unreadable += 1
+            return False
+
+
+def _condition(where: str, headers: Headers) -> _Matches:
+    """`where` as a function. Raises `UsageError`."""
+    try:
+        program = cel.compile(where)
+    except ValueError as error:
+        raise click.UsageError(f"--where: {error}") from None
+
+    def matches(delivery: Found, kept: Kept) -> bool:
+        context = {
+            "id": delivery.event_id,
+            "type": delivery.event_type,
+            "endpoint": delivery.endpoint,
+            "received_at": iso(delivery.received_at_ns),
+            "headers": headers.public(kept.head),
+            "payload": _payload(kept),
+        }
+        try:
+            result = program.execute(context)
+        except (KeyError, TypeError, RuntimeError, ValueError):
+            return False  # what is asked about is not there, or of another type
+        if not isinstance(result, bool):
+            text = f"--where: it is {result!r} for {delivery.name}; expected true or false"
+            raise click.UsageError(text)
+        return result
+
+    return matches
+
+
+def _payload(kept: Kept) -> Any:
+    try:
+        return orjson.loads(kept.body)
+    except ValueError:
+        pass
+    try:
+        return form_fields(kept.body)
+    except BadPayload:
+        return None

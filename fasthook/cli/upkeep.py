@@ -1,0 +1,68 @@
+"""`fasthook spool rebuild` and `prune`: what an operator may have to do, rarely."""
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.filesize import decimal
+from rich.progress import Progress
+
+from fasthook import config
+from fasthook.cli.options import config_option
+from fasthook.cli.orders import Orders
+from fasthook.cli.reading import path_of
+from fasthook.errors import ConfigError
+from fasthook.spool.indexer import Settings
+from fasthook.spool.lock import InUse
+from fasthook.spool.offline import Offline
+from fasthook.values import Duration
+
+
+@click.command("rebuild")
+@config_option
+def rebuild(config_path: Path) -> None:
+    """Make the index again from the journal, while no service runs."""
+    path = path_of(config.load(config_path, has_secrets=False))
+    if not (path / "journal").is_dir():
+        raise ConfigError(f"{path}: there is no spool")
+    total = sum(file.stat().st_size for file in path.glob("journal/*/*.seg"))
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("reading the journal", total=total)
+        try:
+            offline = Offline(path, lambda count: progress.advance(task, count), is_rebuilt=True)
+        except InUse as error:
+            raise ConfigError(f"{error}; stop it first") from None
+        with offline:
+            counts = offline.counts()
+    text = ", ".join(f"{count} {state}" for state, count in counts.items())
+    click.echo(f"{decimal(total)} read; {text}")
+
+
+class _DurationType(click.ParamType):  # type: ignore[type-arg]
+    name = "time"
+
+    def convert(self, value: object, param: object, ctx: object) -> float:
+        try:
+            return float(Duration.parse(str(value)))
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+
+
+@click.command("prune")
+@config_option
+@click.option("--older-than", type=_DurationType(), help="Instead of the configured retention.")
+def prune(config_path: Path, older_than: float | None) -> None:
+    """Drop segments of the journal that are old and have nothing open, now.
+
+    A service does that by itself, once a minute.
+    """
+    settings = config.load(config_path, has_secrets=False)
+    path, spool = path_of(settings), settings.spool
+    retention_s = spool.retention if older_than is None else older_than
+    with Orders(path) as orders:
+        freed = orders.prune(Settings("fsync", spool.max_bytes, retention_s))
+    if freed is None:
+        click.echo("the service drops them now")
+    else:
+        click.echo(f"{decimal(freed)} freed")

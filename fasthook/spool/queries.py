@@ -1,0 +1,441 @@
+"""The spool, as commands read it: what is there, what became of it, and the records themselves.
+
+It works while a service runs, and does not disturb it: nothing is written, the lock is not asked
+for, and each statement looks at a bounded number of rows, so that no transaction holds the
+service's write-ahead log back. The index lags: what came in the last second may be missing.
+"""
+
+import heapq
+import os
+import pwd
+import re
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
+
+import apsw
+import msgspec
+
+from fasthook.errors import ConfigError
+from fasthook.spool.changes import NEVER_NS, Cursor, Part, State
+from fasthook.spool.index import VERSION
+from fasthook.spool.indexer import INDEX_NAME
+from fasthook.spool.journal import (
+    WORKER_OF_POSITION,
+    place_of,
+    position_of,
+    read_record,
+    segment_path,
+)
+from fasthook.spool.records import ACCEPTED, ERASED, Accepted, read_accepted
+
+_BUSY_MS: Final = 5000
+#: Rows that one statement looks at: some milliseconds of work.
+_STRETCH_ROWS: Final = 20_000
+#: Rows that are in memory at once.
+_PAGE_ROWS: Final = 1000
+#: The states that the index has an index of: these deliveries are found without a look at the rest.
+_QUICK: Final = (State.RUNNING, State.DEAD, State.DAMAGED, State.FORGOTTEN)
+_IS_QUICK: Final = f"state IN ({', '.join(f'{state:d}' for state in _QUICK)})"
+_COLUMNS: Final = "position, endpoint, event_id, event_type, received_at_ns, state, due_ns"
+_NAME: Final = re.compile(r"([0-9]{1,3})\.([0-9]{1,9})\.([0-9]{1,9})", re.ASCII)
+_MAX_POSITION: Final = 2**63 - 1
+
+#: The states of deliveries, by the names that people use.
+STATES: Final[dict[str, State]] = {
+    state.name.lower(): state for state in State if state is not State.WAITING
+}
+
+
+class Unreadable(ConfigError):
+    """The index, or a file of the journal, can't be read."""
+
+
+def name_of(position: int) -> str:
+    """How people call a delivery: WORKER.SEGMENT.OFFSET."""
+    return ".".join(map(str, place_of(position)))
+
+
+def position_named(text: str) -> int:
+    """The position with this name. Raises `ValueError`."""
+    match = _NAME.fullmatch(text)
+    worker, segment, offset = map(int, match.groups()) if match else (0, 0, 0)
+    position = position_of(worker, segment, offset)
+    if match is None or position > _MAX_POSITION or place_of(position) != (worker, segment, offset):
+        raise ValueError(f"{text!r}; expected the name of a delivery, such as 0.1.16")
+    return position
+
+
+class Filter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which deliveries are wanted: those for which all of it holds."""
+
+    endpoint: str = ""  # empty, here and below: any
+    event_type: str = ""
+    event_id: str = ""
+    states: tuple[State, ...] = ()  # one of these
+    since_ns: int = 0  # received then or later; wall clock
+    until_ns: int = NEVER_NS  # received before; wall clock
+    before: int = -1  # older than the delivery at this position; -1: any
+
+
+class Found(NamedTuple):
+    """A delivery, as the index has it."""
+
+    position: int
+    endpoint: str
+    event_id: str
+    event_type: str
+    received_at_ns: int  # wall clock
+    state: State
+    due_ns: int  # of a pending one, wall clock; 0: at once, `NEVER_NS`: others come first
+
+    @property
+    def name(self) -> str:
+        """How people call it."""
+        return name_of(self.position)
+
+
+class Failure(NamedTuple):
+    """An attempt that failed."""
+
+    handler: str
+    attempt: int
+    at_ns: int  # wall clock
+    error: str
+
+
+class DeadLetter(NamedTuple):
+    """What a handler gave up."""
+
+    delivery: Found
+    part: Part
+    last: Failure | None  # None: it said nothing
+
+
+class Kept(NamedTuple):
+    """A delivery's record in the journal."""
+
+    kind: int  # ACCEPTED, or ERASED: head and body are zeros
+    accepted: Accepted
+    head: bytes
+    body: bytes
+
+
+class Reader:
+    """A spool's directory, opened for reading."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises `ConfigError` where there is no spool that this version can read."""
+        self.path = path
+        index = path / INDEX_NAME
+        try:
+            os.close(os.open(index, os.O_RDONLY | os.O_CLOEXEC))
+        except FileNotFoundError:
+            raise ConfigError(_missing(path)) from None
+        except OSError as error:
+            raise ConfigError(f"{index}: {error.strerror}{_owner_hint(path)}") from None
+        try:
+            # Not immutable, and with the log: a service may be writing.
+            self._connection = apsw.Connection(str(index), flags=apsw.SQLITE_OPEN_READONLY)
+            self._connection.set_busy_timeout(_BUSY_MS)
+        except apsw.Error as error:
+            raise Unreadable(f"{index}: {error}") from None
+        ((version,),) = self._ask("PRAGMA user_version")
+        if version != VERSION:
+            self.close()
+            what = f"its format is {version}; expected {VERSION}" if version else "it is being made"
+            raise ConfigError(f"{index}: {what}")
+
+    def __enter__(self) -> "Reader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def _ask(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
+        """All rows at once: a statement that stays open would hold the log back."""
+        try:
+            return self._connection.execute(statement, tuple(values)).fetchall()
+        except apsw.Error as error:
+            index = self.path / INDEX_NAME
+            cure = "; `fasthook spool rebuild` makes it again from the journal"
+            is_broken = isinstance(error, apsw.CorruptError | apsw.NotADBError | apsw.SQLError)
+            raise Unreadable(f"{index}: {error}{cure if is_broken else ''}") from None
+
+    # --- finding deliveries -----------------------------------------------------------------------
+
+    def newest(self, wanted: Filter, limit: int) -> list[Found]:
+        """Up to `limit` deliveries, newest first; for the next ones, `before` is the last one's.
+
+        Raises `ConfigError` where that one is not known any more.
+        """
+        page_rows = min(limit, _PAGE_ROWS)
+        each = [
+            self._matches(wanted, stretch, "DESC", page_rows) for stretch in self._ranges(wanted)
+        ]
+        merged = heapq.merge(*each, key=_received, reverse=True)
+        return list(islice(merged, limit))
+
+    def oldest_first(
+        self, wanted: Filter, after: Mapping[int, int] | None = None
+    ) -> Iterator[Found]:
+        """All of them, however many; also those that come meanwhile.
+
+        `after`: only above these positions, by worker, as `ends` says them.
+        """
+        each = [
+            self._matches(wanted, stretch, "ASC", _PAGE_ROWS)
+            for stretch in self._ranges(wanted, after or {})
+        ]
+        return iter(heapq.merge(*each, key=_received))
+
+    def ends(self) -> dict[int, int]:
+        """The newest delivery's position, by worker."""
+        ends = {}
+        for low, high in self._ranges(Filter()):
+            statement = "SELECT max(position) FROM deliveries WHERE position BETWEEN ? AND ?"
+            ((position,),) = self._ask(statement, (low, high))
+            if position is not None:
+                ends[place_of(low)[0]] = int(position)
+        return ends
+
+    def at(self, position: int) -> Found | None:
+        """The delivery at a position."""
+        rows = self._ask(f"SELECT {_COLUMNS} FROM deliveries WHERE position = ?", (position,))
+        return _found(rows[0]) if rows else None
+
+    def _ranges(
+        self, wanted: Filter, after: Mapping[int, int] | None = None
+    ) -> list[tuple[int, int]]:
+        """The positions of each worker that are to be looked at, both included.
+
+        Within a worker positions follow the time of receipt, among workers nothing does.
+        """
+        ranges = []
+        for (worker,) in self._ask("SELECT worker FROM cursors ORDER BY worker"):
+            low, high = position_of(worker, 0, 0), position_of(worker + 1, 0, 0) - 1
+            low = max(low, (after or {}).get(worker, -1) + 1)
+            if wanted.before >= 0 and worker == place_of(wanted.before)[0]:
+                high = wanted.before - 1
+            ranges.append((low, min(high, _MAX_POSITION)))
+        return ranges
+
+    def _matches(
+        self,
+        wanted: Filter,
+        stretch: tuple[int, int],
+        order: Literal["ASC", "DESC"],
+        page_rows: int,
+    ) -> Iterator[Found]:
+        if wanted.before >= 0 and place_of(stretch[0])[0] != place_of(wanted.before)[0]:
+            wanted = self._until_before(wanted)
+        condition, values = _condition(wanted)
+        statement = (
+            f"SELECT {_COLUMNS} FROM deliveries WHERE position BETWEEN ? AND ?{condition} "
+            f"ORDER BY position {order} LIMIT ?"
+        )
+        for low, high in self._stretches(wanted, stretch, order):
+            while rows := self._ask(statement, (low, high, *values, page_rows)):
+                yield from map(_found, rows)
+                if len(rows) < page_rows:
+                    break
+                if order == "DESC":
+                    high = rows[-1][0] - 1
+                else:
+                    low = rows[-1][0] + 1
+
+    def _until_before(self, wanted: Filter) -> Filter:
+        """The same for another worker than that of `before`."""
+        found = self.at(wanted.before)
+        if found is None:
+            raise ConfigError(f"{name_of(wanted.before)}: no such delivery is known any more")
+        until_ns = min(wanted.until_ns, found.received_at_ns)
+        return msgspec.structs.replace(wanted, until_ns=until_ns)
+
+    def _stretches(
+        self, wanted: Filter, stretch: tuple[int, int], order: Literal["ASC", "DESC"]
+    ) -> Iterator[tuple[int, int]]:
+        """Parts of a stretch of positions, both included: not too many rows each."""
+        low, high = stretch
+        if wanted.states and set(wanted.states) <= set(_QUICK):
+            yield low, high
+            return
+        statement = (
+            "SELECT min(position), max(position), min(received_at_ns), max(received_at_ns), "
+            "count(*) FROM (SELECT position, received_at_ns FROM deliveries "
+            f"WHERE position BETWEEN ? AND ? ORDER BY position {order} LIMIT ?)"
+        )
+        while low <= high:
+            (row,) = self._ask(statement, (low, high, _STRETCH_ROWS))
+            first, last, oldest_ns, newest_ns, count = row
+            if not count:
+                return
+            is_before, is_after = newest_ns < wanted.since_ns, oldest_ns >= wanted.until_ns
+            if not (is_before or is_after):
+                yield first, last
+            # Receipt times follow the positions, but not strictly: clocks are set. A whole stretch
+            # on the wrong side is beyond that.
+            is_over = is_before if order == "DESC" else is_after
+            if is_over or count < _STRETCH_ROWS:
+                return
+            low, high = (low, first - 1) if order == "DESC" else (last + 1, high)
+
+    # --- about one delivery, or some --------------------------------------------------------------
+
+    def parts_of(self, positions: Sequence[int]) -> dict[int, list[Part]]:
+        """How far their handlers are; nothing where the only one was done at once, or none ran."""
+        rows = self._of(
+            "SELECT position, handler, attempt, state, due_ns, order_key FROM parts", positions
+        )
+        found: dict[int, list[Part]] = {}
+        for position, *values in rows:
+            found.setdefault(position, []).append(Part(*values))
+        return found
+
+    def failures_of(self, positions: Sequence[int]) -> dict[int, list[Failure]]:
+        """Their attempts that failed, by handler and attempt."""
+        rows = self._of("SELECT position, handler, attempt, at_ns, error FROM failures", positions)
+        found: dict[int, list[Failure]] = {}
+        for position, *values in rows:
+            found.setdefault(position, []).append(Failure(*values))
+        return found
+
+    def _of(self, statement: str, positions: Sequence[int]) -> Iterator[Any]:
+        for begin in range(0, len(positions), _PAGE_ROWS):
+            page = positions[begin : begin + _PAGE_ROWS]
+            places = ", ".join("?" * len(page))
+            yield from self._ask(f"{statement} WHERE position IN ({places})", page)
+
+    def dead_letters(self, deliveries: Iterable[Found]) -> list[DeadLetter]:
+        """Which of their handlers gave up, and why."""
+        dead = [d for d in deliveries if d.state == State.DEAD]
+        positions = [d.position for d in dead]
+        parts, failures = self.parts_of(positions), self.failures_of(positions)
+        return [
+            DeadLetter(delivery, part, _last(failures.get(delivery.position, ()), part.handler))
+            for delivery in dead
+            for part in parts.get(delivery.position, ())
+            if part.state == State.DEAD
+        ]
+
+    def kept(self, position: int) -> Kept | None:
+        """Its record; None if the segment was dropped before its time, or it is damaged."""
+        worker, number, offset = place_of(position)
+        path = segment_path(self.path / "journal" / str(worker), number)
+        try:
+            record = read_record(path, offset)
+        except OSError as error:
+            raise Unreadable(f"{path}: {error.strerror}") from None
+        if record is None or record.kind not in (ACCEPTED, ERASED):
+            return None
+        try:
+            accepted, rest = read_accepted(record.content)
+        except (msgspec.MsgspecError, struct.error):
+            return None
+        head_bytes = accepted.head_bytes
+        return Kept(record.kind, accepted, bytes(rest[:head_bytes]), bytes(rest[head_bytes:]))
+
+    # --- about all of them ------------------------------------------------------------------------
+
+    def counts(self) -> dict[State, int]:
+        """How many deliveries are in each state; looks at every row."""
+        counts: dict[State, int] = dict.fromkeys(STATES.values(), 0)
+        statement = (
+            "SELECT state, count(*) FROM deliveries WHERE position BETWEEN ? AND ? GROUP BY state"
+        )
+        for stretch in self._stretches(Filter(), (0, _MAX_POSITION), "ASC"):
+            for state, count in self._ask(statement, stretch):
+                counts[State(state)] += count
+        return counts
+
+    def oldest_pending(self) -> Found | None:
+        """The delivery that waits longest on disk."""
+        statement = (
+            "SELECT min(position) FROM deliveries INDEXED BY deliveries_due "
+            f"WHERE state = {State.PENDING:d} AND {WORKER_OF_POSITION} = ?"
+        )
+        oldest = []
+        for low, _ in self._ranges(Filter()):
+            ((position,),) = self._ask(statement, (place_of(low)[0],))
+            found = None if position is None else self.at(position)
+            if found is not None:
+                oldest.append(found)
+        return min(oldest, key=_received, default=None)
+
+    def rows(self, low: int, high: int) -> Iterator[tuple[bytes, Found]]:
+        """Key and row of each delivery between two positions, both included; oldest first."""
+        statement = (
+            f"SELECT key, {_COLUMNS} FROM deliveries WHERE position BETWEEN ? AND ? "
+            "ORDER BY position LIMIT ?"
+        )
+        while page := self._ask(statement, (low, high, _PAGE_ROWS)):
+            for key, *row in page:
+                yield key, _found(row)
+            low = page[-1][1] + 1
+
+    def knows(self, key: bytes) -> bool:
+        """Whether a delivery with this key is in the index, wherever."""
+        return bool(self._ask("SELECT 1 FROM deliveries WHERE key = ?", (key,)))
+
+    def cursor(self, worker: int) -> Cursor:
+        """Up to where the index follows this worker's journal."""
+        rows = self._ask("SELECT segment, offset FROM cursors WHERE worker = ?", (worker,))
+        return Cursor(*rows[0]) if rows else Cursor(0, 0)
+
+
+def _found(row: Sequence[Any]) -> Found:
+    position, endpoint, event_id, event_type, received_at_ns, state, due_ns = row
+    return Found(position, endpoint, event_id, event_type, received_at_ns, State(state), due_ns)
+
+
+def _received(found: Found) -> int:
+    return found.received_at_ns
+
+
+def _last(failures: Iterable[Failure], handler: str) -> Failure | None:
+    of = [failure for failure in failures if failure.handler == handler]
+    return max(of, key=lambda failure: (failure.attempt, failure.at_ns), default=None)
+
+
+def _condition(wanted: Filter) -> tuple[str, list[Any]]:
+    """SQL for everything but the position, and its values."""
+    condition, values = "", list[Any]()
+    for column in ("endpoint", "event_type", "event_id"):
+        if value := getattr(wanted, column):
+            condition += f" AND {column} = ?"
+            values.append(value)
+    if wanted.states:
+        if set(wanted.states) <= set(_QUICK):
+            condition += f" AND {_IS_QUICK}"  # as the index says it, or SQLite does not see it
+        condition += f" AND state IN ({', '.join('?' * len(wanted.states))})"
+        values += map(int, wanted.states)
+    if wanted.since_ns > 0:
+        condition += " AND received_at_ns >= ?"
+        values.append(wanted.since_ns)
+    if wanted.until_ns < NEVER_NS:
+        condition += " AND received_at_ns < ?"
+        values.append(wanted.until_ns)
+    return condition, values
+
+
+def _missing(path: Path) -> str:
+    if (path / "journal").is_dir():
+        return (
+            f"{path}: its index is missing; the next start, or `fasthook spool rebuild`, makes it"
+        )
+    return f"{path}: no spool there; expected one that `fasthook serve` made"
+
+
+def _owner_hint(path: Path) -> str:
+    """Whom to be instead: a spool is its owner's alone."""
+    try:
+        uid = path.stat().st_uid
+        return f"; the spool belongs to the user {pwd.getpwuid(uid).pw_name}"
+    except (OSError, KeyError):
+        return ""
