@@ -1,19 +1,23 @@
 # make run    install, and serve a demonstration
 # make test   install what the tests need, check everything, run all tests
+# make torture   the long forms of tests/torture: an hour of kills, full disks and flipped bits
 
 PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 # Debian's names. Installed where we may; where they are missing, CI fails and others are told.
-SYSTEM_PACKAGES = nginx-light curl openssl wrk
+SYSTEM_PACKAGES = nginx-light curl openssl wrk strace
 
-.PHONY: run test install system lint clean
+.PHONY: run test torture install system lint clean
 
 run: install
 	$(BIN)/python -m fasthook.cli.demo
 
 test: install system lint
 	$(BIN)/python -m pytest
+
+torture: install system
+	FASTHOOK_TORTURE=full $(BIN)/python -m pytest tests/torture -rP
 
 install: $(VENV)/installed
 
@@ -24,7 +28,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 system:
 	@missing=""; \
-	for program in nginx curl openssl wrk; do \
+	for program in nginx curl openssl wrk strace; do \
 	  PATH="$$PATH:/usr/sbin" command -v $$program >/dev/null || missing="$$missing $$program"; \
 	done; \
 	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \

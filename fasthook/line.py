@@ -41,6 +41,7 @@ _PATIENCE_S: Final = 2.0
 #: Deliveries that are read back in one go: the loop decodes them all before it does anything else.
 _READ_BACK: Final = 256
 _LOOK_S: Final = 0.5
+_NEXT_SUSPECT_NS: Final = 500_000_000
 
 
 class Line:
@@ -79,6 +80,7 @@ class Line:
         self._is_behind = False
         self._to_disk = 0  # events accepted that were to wait on disk
         self._asked_at = -1  # of these, when the last were asked for; -1: nothing is asked for
+        self._suspect = -1  # position of the delivery in hand in whose attempts the process died
         self._is_stopping = False
 
     def _open_spool(self, config: Config) -> Spool:
@@ -281,6 +283,8 @@ class Line:
                 outcome.order_key,
             )
             spool.settle(settled)
+        if outcome.leaves and delivery.position == self._suspect:
+            self._suspect = -1
         if self._is_behind and outcome.leaves and self.backlog.count * 2 < self.backlog.capacity:
             self._ask_back()
 
@@ -344,6 +348,13 @@ class Line:
         if not resumed:
             self.spool.put_back(delivery.position)
             return
+        if any(part.crashes and part.state == State.PENDING for part in parts):
+            # It may be the one that kills the process: no two of these are in hand together, so
+            # that those which were only beside it are found out to be harmless.
+            if self._suspect >= 0:
+                self.spool.put_back(delivery.position, now_ns + _NEXT_SUSPECT_NS)
+                return
+            self._suspect = delivery.position
         try:
             self._receiver.restore(delivery)
         except Rejection as rejection:

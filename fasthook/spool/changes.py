@@ -38,7 +38,8 @@ class Changes:
         self.rows: dict[int, Row] = {}  # by position: accepted in this stretch
         self.done: list[int] = []  # accepted before it, and done at the first attempt
         self.later: list[Settled | Replayed | Forgotten] = []  # all else, in order
-        self.put_back: list[int] = []  # read back for nothing: see `Index._put_back`
+        #: Read back for nothing, and due not before that (ns): see `Index._put_back`.
+        self.put_back: list[tuple[int, int]] = []
 
     def __len__(self) -> int:
         return len(self.rows) + len(self.done) + len(self.later) + len(self.put_back)
@@ -70,7 +71,7 @@ class Changes:
                 row = self.rows.get(position)
                 if row is None:
                     self.done.append(position)
-                else:
+                elif row[STATE] <= State.RUNNING:
                     row[STATE] = int(State.DONE)
         else:
             self.later.append(later)
@@ -84,6 +85,7 @@ class Part(NamedTuple):
     state: int
     due_ns: int
     order_key: str
+    crashes: int = 0  # attempts in which the process died
 
 
 class Held(NamedTuple):

@@ -53,7 +53,7 @@ class Batch:
         self.entries: list[Entry] = []
         self.done: dict[str, list[int]] = {}  # handler → positions
         self.later: list[Later] = []
-        self.put_back: list[int] = []  # not for the journal: see `Index.apply`
+        self.put_back: list[tuple[int, int]] = []  # not for the journal: see `Changes`
         self.on_written: list[Callable[[], None]] = []  # called on the loop
 
     @property
@@ -216,7 +216,7 @@ class Committer:
         accepted: list[Accepted],
         positions: list[int],
         outcomes: list[Later],
-        put_back: list[int],
+        put_back: list[tuple[int, int]],
     ) -> None:
         lag = self._lag
         with lag.news:

@@ -1,7 +1,7 @@
 """Erasure: head and body of a stored delivery become zeros, where they are.
 
-The record keeps its place and its length, and what is said of the delivery beside head and body,
-so that it is known when it comes again. A crash in between leaves a record that is damaged; the
+The record keeps its place, its length and its header, and what is said of the delivery beside head
+and body, so that it is known when it comes again. Until all is zeros the record is damaged; the
 FORGOTTEN record, which was written before, says on the next start that it is to be erased.
 """
 
@@ -9,12 +9,17 @@ import os
 from collections.abc import Iterable
 from typing import Final
 
-import msgspec
-
 from fasthook.logs import log
-from fasthook.spool.journal import Journal, place_of
-from fasthook.spool.records import SEGMENT_HEADER_BYTES, erased_record, read_segment_header
+from fasthook.spool.journal import Journal, place_of, segment_path
+from fasthook.spool.records import (
+    RECORD_HEADER_BYTES,
+    SEGMENT_HEADER_BYTES,
+    content_length,
+    erasable_from,
+    read_segment_header,
+)
 
+#: What is kept beside head and body is shorter.
 _MAX_META_BYTES: Final = 64 * 1024
 
 
@@ -24,19 +29,28 @@ def erase(journal: Journal, positions: Iterable[int]) -> int:
     for position in positions:
         _, number, offset = place_of(position)
         try:
-            fd = os.open(journal.path_of(number), os.O_RDWR | os.O_CLOEXEC)
+            fd = os.open(segment_path(journal.folder, number), os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             continue  # its segment is gone already
         try:
-            salt = read_segment_header(os.pread(fd, SEGMENT_HEADER_BYTES, 0))
-            try:
-                record = erased_record(os.pread(fd, _MAX_META_BYTES, offset), salt)
-            except (ValueError, msgspec.MsgspecError) as error:
-                log.error("not erased", position=position, error=str(error))
-                continue
-            os.pwrite(fd, record, offset)
-            os.fdatasync(fd)
-            count += 1
+            if _erase_at(fd, offset):
+                count += 1
+            else:
+                log.error("not erased: no record is there", position=position)
         finally:
             os.close(fd)
     return count
+
+
+def _erase_at(fd: int, offset: int) -> bool:
+    salt = read_segment_header(os.pread(fd, SEGMENT_HEADER_BYTES, 0))
+    length = content_length(os.pread(fd, RECORD_HEADER_BYTES, offset), salt)
+    if length is None:
+        return False
+    offset += RECORD_HEADER_BYTES
+    begin = erasable_from(os.pread(fd, min(length, _MAX_META_BYTES), offset))
+    if begin is None:
+        return False
+    os.pwrite(fd, bytes(length - begin), offset + begin)
+    os.fdatasync(fd)
+    return True

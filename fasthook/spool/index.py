@@ -114,8 +114,8 @@ class Index:
                     self._give_up_parts(later.positions)
                     erased = "UPDATE failures SET error = '' WHERE position IN carray(?)"
                     self._ask(erased, (_integers(later.positions),))
-            for position in changes.put_back:
-                self._put_back(position)
+            for position, not_before_ns in changes.put_back:
+                self._put_back(position, not_before_ns)
             self._ask("INSERT OR REPLACE INTO cursors VALUES (?, ?, ?)", (worker, *cursor))
 
     def _insert(self, rows: Sequence[Row]) -> None:
@@ -173,7 +173,7 @@ class Index:
             )
             self._set_state([p for (p,) in rows], State.PENDING, (State.PENDING,), 0)
 
-    def _put_back(self, position: int) -> None:
+    def _put_back(self, position: int, not_before_ns: int = 0) -> None:
         """The delivery is not in memory any more: what its handlers say is its state."""
         parts = self._ask("SELECT state, due_ns FROM parts WHERE position = ?", (position,))
         states = {state for state, _ in parts}
@@ -181,6 +181,7 @@ class Index:
         if State.PENDING in states:
             state = State.PENDING
             due_ns = min(due for state, due in parts if state == State.PENDING)
+            due_ns = max(due_ns, not_before_ns)
         elif State.WAITING in states:
             state, due_ns = State.PENDING, NEVER_NS
         else:
@@ -272,7 +273,7 @@ class Index:
         found: dict[int, list[Part]] = {}
         if positions:
             wanted = (
-                "SELECT position, handler, attempt, state, due_ns, order_key FROM parts "
+                "SELECT position, handler, attempt, state, due_ns, order_key, crashes FROM parts "
                 "WHERE position IN carray(?)"
             )
             for position, *values in self._ask(wanted, (_integers(positions),)):
@@ -290,6 +291,11 @@ class Index:
             "AND state IN carray(?) LIMIT 1"
         )
         return bool(self._ask(found, (begin, end, _integers(states))))
+
+    def sync(self) -> bool:
+        """Make all that was taken in so far outlast a power failure; False if readers forbid it."""
+        ((is_busy, _, _),) = self._ask("PRAGMA wal_checkpoint(FULL)")
+        return not is_busy
 
     def forget_before(self, received_ns: int, worker: int, segment: int) -> int:
         """Delete what was received before, and is in none of the segments from `segment` on.

@@ -14,8 +14,9 @@ from fasthook.spool.changes import Changes, Cursor, Part, State
 from fasthook.spool.claims import Claims
 from fasthook.spool.erasing import erase
 from fasthook.spool.index import Index, mark_damaged
-from fasthook.spool.journal import Journal, position_of
+from fasthook.spool.journal import Journal
 from fasthook.spool.lag import Lag
+from fasthook.spool.pruning import FULL, prune
 from fasthook.spool.records import ACCEPTED, Forgotten, read_delivery
 from fasthook.spool.rejects import Rejects
 
@@ -27,9 +28,6 @@ _RETRY_S: Final = 1.0
 _PRUNE_S: Final = 60.0
 _PRUNE_FULL_S: Final = 1.0
 _COUNT_S: Final = 5.0
-#: Of what the journal may hold: beyond, finished segments go before their time.
-_FULL: Final = 0.9
-_OPEN: Final = (State.PENDING, State.RUNNING)
 
 
 class ReadBack(NamedTuple):
@@ -76,8 +74,7 @@ class Indexer:
         self._is_closing = False
         self._prune_next_s = -1.0  # -1: nothing but what the settings say
         self._pruned_at = self._counted_at = time.monotonic()
-        #: Of some seconds ago.
-        self.counts = index.counts()
+        self.counts: dict[State, int] = {}  # of some seconds ago
         self._thread = threading.Thread(target=self._run, name="fasthook-index", daemon=True)
 
     def start(self) -> None:
@@ -137,14 +134,15 @@ class Indexer:
     def _follow(self, changes: Changes, cursor: Cursor) -> None:
         if not changes:
             return
+        for later in changes.later:
+            if isinstance(later, Forgotten):
+                # Before the index says so: what it has passed is not looked at again.
+                self._gone += self._index.parts_of(later.positions).items()
+                erase(self._journal, later.positions)
         self._index.apply(self._journal.worker, cursor, changes)
         if self._claims is not None:
             self._claims.release([row[1] for row in changes.rows.values()])
         self._lag.taken(changes)
-        for later in changes.later:
-            if isinstance(later, Forgotten):
-                self._gone += self._index.parts_of(later.positions).items()
-                erase(self._journal, later.positions)
 
     def _bring(self, wanted: int) -> None:
         self._index.leave_pending(self._stranded)
@@ -186,39 +184,18 @@ class Indexer:
         return delivery
 
     def _tidy(self) -> None:
-        self._rejects.flush()
+        try:
+            self._rejects.flush()
+        except apsw.Error as error:  # a help, no record
+            log.warning("refused requests not kept", error=str(error))
         now = time.monotonic()
         if now - self._counted_at > _COUNT_S:
             self._counted_at = now
             self.counts = self._index.counts()
-        is_full = self._journal.size_bytes > self._max_bytes * _FULL
+        is_full = self._journal.size_bytes > self._max_bytes * FULL
         if now - self._pruned_at > (_PRUNE_FULL_S if is_full else _PRUNE_S):
             self._pruned_at = now
             prune(self._index, self._journal, self._retention_s, self._max_bytes)
         if self._prune_next_s >= 0:
             retention_s, self._prune_next_s = self._prune_next_s, -1.0
             prune(self._index, self._journal, retention_s, self._max_bytes)
-
-
-def prune(index: Index, journal: Journal, retention_s: float, max_bytes: int) -> int:
-    """Drop old segments that have nothing open; how many bytes that freed.
-
-    Where the journal is nearly as large as it may be, also those which are not that old: what was
-    received stays known, its head and body go. The newest segment stays.
-    """
-    indexed = index.cursor(journal.worker).segment
-    oldest_ns = time.time_ns() - int(retention_s * 1e9)
-    freed = 0
-    for number in journal.segments()[:-1]:
-        status = journal.path_of(number).stat()
-        is_old = status.st_mtime_ns < oldest_ns
-        is_full = journal.size_bytes > max_bytes * _FULL
-        if number >= indexed or not (is_old or is_full):
-            break  # what the index has not taken yet may be open
-        place = position_of(journal.worker, number, 0), position_of(journal.worker, number + 1, 0)
-        # A dead letter may be replayed, so its body is not dropped before its time.
-        if not index.has(_OPEN if is_old else (*_OPEN, State.DEAD), *place):
-            journal.remove(number)
-            freed += status.st_size
-    index.forget_before(oldest_ns, journal.worker, min(journal.segments(), default=indexed))
-    return freed

@@ -31,6 +31,8 @@ _OFFSET_BITS: Final = 28
 _SEGMENT_BITS: Final = 28
 #: The worker of a position, in SQL.
 WORKER_OF_POSITION: Final = f"(position >> {_OFFSET_BITS + _SEGMENT_BITS})"
+#: Of the file that is left of a segment which went before its time.
+_COMPACT: Final = ".kept"
 _MAX_PIECES: Final = 1000  # of one writev; the kernel takes 1024
 
 
@@ -66,10 +68,8 @@ class Journal:
         self.worker = worker
         self._syncs = syncs
         self._segment_bytes = segment_bytes
-        # One by one: `parents=True` would make the parents with the default mode.
         for made in (folder.parent, folder):
-            made.mkdir(mode=0o700, exist_ok=True)
-            sync_folder(made.parent)
+            make_folder(made)
         numbers = self.segments()
         self._number = numbers[-1] if numbers else 0  # of the segment that is written, or the last
         #: By segment. One thread writes them, another one removes.
@@ -79,12 +79,15 @@ class Journal:
         self._offset = 0
 
     def segments(self) -> list[int]:
-        """The numbers of all segments, oldest first."""
-        return segment_numbers(self.folder)
+        """The numbers of all segments, oldest first; also of compact ones."""
+        compact = {int(path.stem) for path in self.folder.glob(f"*{_COMPACT}")}
+        return sorted(compact.union(segment_numbers(self.folder)))
 
     def path_of(self, number: int) -> Path:
         """The file of a segment."""
-        return segment_path(self.folder, number)
+        whole = segment_path(self.folder, number)
+        compact = whole.with_suffix(_COMPACT)
+        return compact if compact.exists() else whole
 
     @property
     def size_bytes(self) -> int:
@@ -167,7 +170,7 @@ class Journal:
         Read without a map: pages of a map would count as ours, a million events of them.
         """
         _, number, offset = place_of(position)
-        return read_record(self.path_of(number), offset)
+        return read_record(segment_path(self.folder, number), offset)
 
     def replay(self, number: int, offset: int) -> Iterator[Record | Damage]:
         """What a segment holds from `offset` on; contents are valid until the next one is asked.
@@ -175,9 +178,14 @@ class Journal:
         Raises `WrongVersion`.
         """
         with self._mapped(number) as data:
-            if data is not None and len(data) >= SEGMENT_HEADER_BYTES:
-                salt = read_segment_header(data)
-                yield from scan(data, salt, max(offset, SEGMENT_HEADER_BYTES))
+            if data is None or len(data) < SEGMENT_HEADER_BYTES:
+                return
+            if bytes(data[:SEGMENT_HEADER_BYTES]) == bytes(SEGMENT_HEADER_BYTES):
+                # It was made, and its first sync never came to an end: nothing was accepted here.
+                yield Damage(0, len(data))
+                return
+            salt = read_segment_header(data)
+            yield from scan(data, salt, max(offset, SEGMENT_HEADER_BYTES))
 
     @contextlib.contextmanager
     def _mapped(self, number: int) -> Iterator[memoryview | None]:
@@ -210,6 +218,31 @@ class Journal:
         self._sizes.pop(number, None)
         sync_folder(self.folder)
 
+    def is_compact(self, number: int) -> bool:
+        """Whether a segment has been replaced by what is left of it."""
+        return self.path_of(number).suffix == _COMPACT
+
+    def replace(self, number: int, records: Sequence[tuple[int, tuple[bytes, ...]]]) -> None:
+        """Put a compact file with these records in the place of a segment. Raises `OSError`."""
+        path, salt = segment_path(self.folder, number), secrets.randbits(32)
+        pieces = [segment_header(salt)]
+        for kind, content in records:
+            pieces += framed(kind, content, salt)[0]
+        part = path.with_suffix(".part")
+        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            _write_all(fd, pieces)
+            times = path.stat()
+            os.utime(fd, ns=(times.st_atime_ns, times.st_mtime_ns))  # it is no younger for that
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        part.rename(path.with_suffix(_COMPACT))
+        sync_folder(self.folder)  # it is there before the other one goes
+        self._sizes[number] = sum(map(len, pieces))
+        path.unlink(missing_ok=True)
+        sync_folder(self.folder)
+
 
 def segment_numbers(folder: Path) -> list[int]:
     """The numbers of all segments of a worker's folder, oldest first."""
@@ -240,6 +273,14 @@ def read_record(path: Path, offset: int) -> Record | None:
         os.close(fd)
     record = record_at(memoryview(data), 0, salt)
     return record and record._replace(offset=offset)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder of the service alone, durably, and those above it. Raises `OSError`."""
+    if not folder.parent.exists():
+        make_folder(folder.parent)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 from fasthook.spool.changes import Changes, Cursor
 from fasthook.spool.erasing import erase
 from fasthook.spool.index import discard
-from fasthook.spool.indexer import INDEX_NAME, Settings, prune
+from fasthook.spool.indexer import INDEX_NAME, Settings
 from fasthook.spool.journal import Journal
 from fasthook.spool.lock import lock
+from fasthook.spool.pruning import prune
 from fasthook.spool.records import Forgotten, Replayed, later_record
 from fasthook.spool.recovery import OnRead, ignore, opened
 
@@ -29,7 +30,7 @@ class Offline:
                 discard(path / INDEX_NAME)
             self._journal = Journal(path / "journal" / str(_WORKER), _WORKER)
             running = path / "running" / str(_WORKER)
-            self._index, _ = opened(path / INDEX_NAME, self._journal, running, on_read)
+            self._index = opened(path / INDEX_NAME, self._journal, running, on_read).view
         except BaseException:
             os.close(self._lock)
             raise
@@ -47,9 +48,9 @@ class Offline:
         self._journal.write([later_record(order)])
         changes = Changes()
         changes.add(order)
-        self._index.apply(_WORKER, Cursor(*self._journal.end), changes)
         if isinstance(order, Forgotten):
             erase(self._journal, order.positions)
+        self._index.apply(_WORKER, Cursor(*self._journal.end), changes)
 
     def prune(self, settings: Settings) -> int:
         """Drop what is older than it has to be kept; how many bytes that freed."""

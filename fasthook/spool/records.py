@@ -33,8 +33,10 @@ SETTLED: Final = 2  # what one attempt came to
 DONE: Final = 3  # deliveries that their only handler did at the first attempt: nearly all of them
 REPLAYED: Final = 4  # deliveries that are to run once more
 FORGOTTEN: Final = 5  # deliveries whose head and body are to be gone for good
-ERASED: Final = 6  # an accepted delivery, in its old place, whose head and body are zeros
-KINDS: Final = frozenset((ACCEPTED, SETTLED, DONE, REPLAYED, FORGOTTEN, ERASED))
+KEPT: Final = 6  # what is said of a delivery whose segment was dropped before its time
+KINDS: Final = frozenset((ACCEPTED, SETTLED, DONE, REPLAYED, FORGOTTEN, KEPT))
+#: What an ACCEPTED record is read as when its head and body are zeros.
+ERASED: Final = 100
 
 
 class WrongVersion(FasthookError):
@@ -131,7 +133,9 @@ _decode_accepted = msgspec.msgpack.Decoder(Accepted).decode
 _DECODE_LATER: Final = {
     kind: msgspec.msgpack.Decoder(type_).decode for type_, kind in LATER_KINDS.items()
 }
-_META_LENGTH = struct.Struct("<I")
+#: Length and CRC-32 of what is kept beside head and body: it outlives them.
+_META = struct.Struct("<II")
+_POSITION = struct.Struct("<q")
 
 
 def accepted_of(delivery: Delivery, key: bytes) -> Accepted:
@@ -153,7 +157,18 @@ def accepted_of(delivery: Delivery, key: bytes) -> Accepted:
 def accepted_content(accepted: Accepted, delivery: Delivery) -> tuple[bytes, ...]:
     """The content of an ACCEPTED record, in pieces: nothing large is copied."""
     meta = _encode(accepted)
-    return _META_LENGTH.pack(len(meta)) + meta, delivery.head, delivery.body
+    return _META.pack(len(meta), crc32(meta)) + meta, delivery.head, delivery.body
+
+
+def kept_content(position: int, accepted: Accepted) -> tuple[bytes]:
+    """The content of a KEPT record."""
+    return (_POSITION.pack(position) + _encode(accepted),)
+
+
+def read_kept(content: memoryview) -> tuple[int, Accepted]:
+    """Position of the delivery, and what a KEPT record says of it."""
+    (position,) = _POSITION.unpack_from(content)
+    return position, _decode_accepted(content[_POSITION.size :])
 
 
 def later_record(later: Later) -> tuple[int, tuple[bytes, ...]]:
@@ -163,9 +178,8 @@ def later_record(later: Later) -> tuple[int, tuple[bytes, ...]]:
 
 def read_accepted(content: memoryview) -> tuple[Accepted, memoryview]:
     """What an ACCEPTED or ERASED record says, and the bytes of head and body behind it."""
-    (length,) = _META_LENGTH.unpack_from(content)
-    end = _META_LENGTH.size + length
-    return _decode_accepted(content[_META_LENGTH.size : end]), content[end:]
+    end = _META.size + _META.unpack_from(content)[0]
+    return _decode_accepted(content[_META.size : end]), content[end:]
 
 
 def read_later(kind: int, content: memoryview) -> Later:
@@ -245,9 +259,30 @@ def record_at(data: memoryview, offset: int, salt: int) -> Record | None:
         return None
     _, kind, _, crc = _RECORD.unpack_from(data, offset)
     content = data[begin : begin + length]
-    if len(content) != length or crc32(content, salt) != crc:
+    if len(content) != length:
         return None
+    if crc32(content, salt) != crc:
+        is_erased = kind == ACCEPTED and _is_erased(content)
+        return Record(offset, ERASED, content) if is_erased else None
     return Record(offset, kind, content)
+
+
+def _is_erased(content: memoryview) -> bool:
+    """Whether nothing of the content is left but what is kept beside head and body."""
+    begin = erasable_from(content)
+    return begin is not None and bytes(content[begin:]) == bytes(len(content) - begin)
+
+
+def erasable_from(content: memoryview | bytes) -> int | None:
+    """Where head and body begin in the content of an ACCEPTED record, whatever became of them;
+    None if what stands before them is damaged.
+    """
+    if len(content) < _META.size:
+        return None
+    length, crc = _META.unpack_from(content)
+    end: int = _META.size + length
+    meta = content[_META.size : end]
+    return end if len(meta) == length and crc32(meta) == crc else None
 
 
 def scan(data: memoryview, salt: int, offset: int) -> Iterator[Record | Damage]:
@@ -278,21 +313,3 @@ def _next_record(data: memoryview, offset: int, salt: int) -> int:
         if record_at(data, offset, salt) is not None:
             return offset
         offset += 1
-
-
-def erased_record(begin: bytes, salt: int) -> bytes:
-    """What is to stand in the place of an ACCEPTED or ERASED record that begins so.
-
-    `begin` holds at least the record's header and what is kept beside head and body; the rest of
-    the record may be damaged. Raises `ValueError` where that much is not whole.
-    """
-    length = content_length(begin[:RECORD_HEADER_BYTES], salt)
-    if length is None:
-        raise ValueError("there is no record")
-    content = memoryview(begin)[RECORD_HEADER_BYTES : RECORD_HEADER_BYTES + length]
-    (meta_bytes,) = _META_LENGTH.unpack_from(content)
-    meta = bytes(content[: _META_LENGTH.size + meta_bytes])
-    _decode_accepted(meta[_META_LENGTH.size :])
-    zeros = bytes(length - len(meta))
-    pieces, _ = framed(ERASED, (meta, zeros), salt)
-    return b"".join(pieces)

@@ -6,18 +6,19 @@ import random
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import apsw
 
 from fasthook.logs import log
-from fasthook.spool.changes import Changes, Cursor, State, state_of
+from fasthook.spool.changes import Changes, Cursor, Held, State, state_of
 from fasthook.spool.erasing import erase
 from fasthook.spool.index import Index, damage_mark, discard
 from fasthook.spool.journal import Journal, position_of
 from fasthook.spool.records import (
     ACCEPTED,
     ERASED,
+    KEPT,
     Damage,
     Forgotten,
     Record,
@@ -25,6 +26,7 @@ from fasthook.spool.records import (
     Settled,
     later_record,
     read_accepted,
+    read_kept,
     read_later,
 )
 from fasthook.spool.running import Interrupted, clear, interrupted
@@ -44,9 +46,16 @@ def ignore(read_bytes: int) -> None:
     """An `OnRead` that does nothing."""
 
 
-def opened(
-    path: Path, journal: Journal, running: Path, on_read: OnRead = ignore
-) -> tuple[Index, Cursor]:
+class Opened(NamedTuple):
+    """An index that is up to its journal."""
+
+    view: Index
+    cursor: Cursor
+    counts: dict[State, int]  # deliveries by state
+    held: list[Held]
+
+
+def opened(path: Path, journal: Journal, running: Path, on_read: OnRead = ignore) -> Opened:
     """The index at `path`, brought up to the journal. One that is damaged is made again.
 
     `running`: the folder that says which attempts were under way.
@@ -80,34 +89,30 @@ def _is_ahead(path: Path, journal: Journal) -> bool:
     return last > 0 and cursor.offset > journal.path_of(last).stat().st_size
 
 
-def _recovered(
-    path: Path, journal: Journal, running: Path, on_read: OnRead
-) -> tuple[Index, Cursor]:
+def _recovered(path: Path, journal: Journal, running: Path, on_read: OnRead) -> Opened:
     index = Index(path)
     try:
         recover(journal, index, on_read)
         index.recover(journal.worker)
         record_crashes(journal, index, running)
-        cursor = index.cursor(journal.worker)
+        # All that the start has to know: what is damaged is found now, and made again.
+        cursor, counts, held = index.cursor(journal.worker), index.counts(), index.held_keys()
     except BaseException:
         index.close()
         raise
-    return index, cursor
+    return Opened(index, cursor, counts, held)
 
 
 def recover(journal: Journal, index: Index, on_read: OnRead = ignore) -> Cursor:
     """Bring the index up to a journal, from where it stands. Raises `OSError`, `apsw.Error`."""
     cursor = index.cursor(journal.worker)
     numbers = journal.segments()
-    forgotten: list[int] = []
     for number in numbers:
         if number >= cursor.segment:
             offset = cursor.offset if number == cursor.segment else 0
             follower = _Follower(journal, index, number, offset)
             cursor = follower.follow(is_last=number == numbers[-1])
-            forgotten += follower.forgotten
             on_read(journal.path_of(number).stat().st_size)
-    erase(journal, forgotten)
     return cursor
 
 
@@ -120,7 +125,6 @@ class _Follower:
         self._number = number
         self._end = offset
         self._changes = Changes()
-        self.forgotten: list[int] = []
 
     def follow(self, *, is_last: bool) -> Cursor:
         damaged: Damage | None = None
@@ -139,24 +143,42 @@ class _Follower:
         return Cursor(self._number, self._end)
 
     def _take(self, record: Record) -> None:
-        if record.kind in (ACCEPTED, ERASED):
+        if record.kind == ACCEPTED:
             accepted, _ = read_accepted(record.content)
-            state = State.FORGOTTEN if record.kind == ERASED else state_of(accepted, runs=False)
             position = position_of(self._journal.worker, self._number, record.offset)
+            self._changes.accept(position, accepted, state_of(accepted, runs=False))
+        elif record.kind == ERASED:
+            accepted, _ = read_accepted(record.content)
+            position = position_of(self._journal.worker, self._number, record.offset)
+            self._changes.accept(position, accepted, State.FORGOTTEN)
+        elif record.kind == KEPT:
+            position, accepted = read_kept(record.content)
+            state = State.IGNORED if accepted.kind != "event" else State.DONE
             self._changes.accept(position, accepted, state)
         else:
-            later = read_later(record.kind, record.content)
-            if isinstance(later, Replayed):
-                self._apply()  # what is done after this must not be taken for done before it
-            if isinstance(later, Forgotten):
-                self.forgotten += later.positions
-            self._changes.add(later)
-            if isinstance(later, Replayed):
-                self._end = record.end
-                self._apply()
+            self._take_later(record)
         self._end = record.end
         if len(self._changes) >= _CHANGES:
             self._apply()
+
+    def _take_later(self, record: Record) -> None:
+        later = read_later(record.kind, record.content)
+        if isinstance(later, Replayed):
+            self._apply()  # what is done after this must not be taken for done before it
+        if isinstance(later, Forgotten):
+            self._forget(later)
+        self._changes.add(later)
+        if isinstance(later, Replayed):
+            self._end = record.end
+            self._apply()
+
+    def _forget(self, forgotten: Forgotten) -> None:
+        """Finish what was begun; what it left damaged can be read again after that."""
+        erase(self._journal, forgotten.positions)
+        for position in forgotten.positions:
+            record = self._journal.read(position)
+            if record is not None and record.kind == ERASED:
+                self._changes.accept(position, read_accepted(record.content)[0], State.FORGOTTEN)
 
     def _apply(self) -> None:
         self._index.apply(self._journal.worker, Cursor(self._number, self._end), self._changes)

@@ -22,7 +22,7 @@ from fasthook.spool.claims import Claims
 from fasthook.spool.committer import RETRY_AFTER_S, Batch, Committed, Committer, Entry
 from fasthook.spool.index import Index
 from fasthook.spool.indexer import INDEX_NAME, Indexer, ReadBack, Settings
-from fasthook.spool.journal import SEGMENT_BYTES, Journal
+from fasthook.spool.journal import SEGMENT_BYTES, Journal, make_folder
 from fasthook.spool.lag import Lag
 from fasthook.spool.lock import lock
 from fasthook.spool.records import Forgotten, Replayed, Settled
@@ -72,32 +72,11 @@ class Spool:
         Raises `InUse` where another service has the directory, `WrongIndex` and
         `WrongVersion` where another version of fasthook made it, `OSError` and `apsw.Error`.
         """
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(path)
         self.path = path
-        self._lock = lock(path, is_shared=workers > 1)
-        self._running = path / _RUNNING / str(worker)
-        self._journal = Journal(
-            path / "journal" / str(worker),
-            worker,
-            syncs=settings.durability == "fsync",
-            segment_bytes=max(1024, min(SEGMENT_BYTES, settings.max_bytes // 16)),
-        )
-        index, cursor = opened(path / INDEX_NAME, self._journal, self._running)
-        #: Keys of ordered events that wait on disk.
-        self.held_keys = index.held_keys()
-        lag, lookup = Lag(cursor), Index(path / INDEX_NAME)
-        self.rejects = Rejects(path / REJECTS_NAME)
-        claims = _claims(path / CLAIMS, worker) if workers > 1 else (None, None)
-        self._committer = Committer(
-            self._journal, lookup, lag, settings.max_bytes, self._from_thread, claims[0]
-        )
-        self._indexer = Indexer(
-            index, self._journal, lag, self.rejects, settings, self._found_in_thread, claims[1]
-        )
-        self._closable: list[Index | Rejects | Claims] = [index, lookup, self.rejects]
-        self._closable += filter(None, claims)
-        self._on_read_back = on_read_back
         self._on_commit = on_commit
+        self._on_read_back = on_read_back
+        self._running = path / _RUNNING / str(worker)
         self._batch = Batch()
         self._deferred: list[Entry] = []  # they are not decided yet: see `claims`
         self._waiting_bytes = 0
@@ -105,6 +84,34 @@ class Spool:
         self._committing_since = 0.0  # loop time; 0: nothing is being committed
         self._refused: SpoolUnavailable | None = None
         self.slowest_commit_s = 0.0
+        self._lock = lock(path, is_shared=workers > 1)
+        try:
+            self._open(path, settings, worker, is_shared=workers > 1)
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def _open(self, path: Path, settings: Settings, worker: int, *, is_shared: bool) -> None:
+        self._journal = Journal(
+            path / "journal" / str(worker),
+            worker,
+            syncs=settings.durability == "fsync",
+            segment_bytes=max(1024, min(SEGMENT_BYTES, settings.max_bytes // 16)),
+        )
+        index, cursor, counts, held = opened(path / INDEX_NAME, self._journal, self._running)
+        self.held_keys = held  # of ordered events that wait on disk
+        lag, lookup = Lag(cursor), Index(path / INDEX_NAME)
+        self.rejects = Rejects(path / REJECTS_NAME)
+        claims = _claims(path / CLAIMS, worker) if is_shared else (None, None)
+        self._committer = Committer(
+            self._journal, lookup, lag, settings.max_bytes, self._from_thread, claims[0]
+        )
+        self._indexer = Indexer(
+            index, self._journal, lag, self.rejects, settings, self._found_in_thread, claims[1]
+        )
+        self._indexer.counts = counts
+        self._closable: list[Index | Rejects | Claims] = [index, lookup, self.rejects]
+        self._closable += filter(None, claims)
 
     @property
     def counts(self) -> dict[State, int]:
@@ -184,9 +191,9 @@ class Spool:
         self._batch.later.append(settled)
         self._settle_soon()
 
-    def put_back(self, position: int) -> None:
-        """Nothing of a delivery that was read back is due: it goes back to disk."""
-        self._batch.put_back.append(position)
+    def put_back(self, position: int, not_before_ns: int = 0) -> None:
+        """A delivery that was read back does not run now, but then at the earliest (wall clock)."""
+        self._batch.put_back.append((position, not_before_ns))
         self._settle_soon()
 
     def order(self, order: Replayed | Forgotten, on_written: Callable[[], None]) -> None:

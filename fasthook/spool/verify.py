@@ -15,6 +15,7 @@ from fasthook.spool.records import (
     DONE,
     ERASED,
     FORGOTTEN,
+    KEPT,
     REPLAYED,
     SEGMENT_HEADER_BYTES,
     SETTLED,
@@ -34,6 +35,7 @@ KIND_NAMES: Final = {
     REPLAYED: "replayed",
     FORGOTTEN: "forgotten",
     ERASED: "erased",
+    KEPT: "kept",
 }
 _OPEN: Final = (State.PENDING, State.RUNNING)
 #: damaged: bytes that are no record. unindexed: a delivery that the index lacks. lost: the index

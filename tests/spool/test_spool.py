@@ -11,11 +11,11 @@ import pytest
 
 from fasthook.errors import ConfigError
 from fasthook.model import Delivery
-from fasthook.spool import indexer
 from fasthook.spool.changes import Cursor, State
 from fasthook.spool.committer import Entry
 from fasthook.spool.indexer import Settings
 from fasthook.spool.journal import Journal
+from fasthook.spool.pruning import prune
 from fasthook.spool.records import ACCEPTED, Damage, Settled
 from fasthook.spool.spool import Spool, key_of
 
@@ -243,38 +243,52 @@ def test_old_segments_are_dropped_unless_something_in_them_is_open(tmp_path):
         run(tmp_path, asyncio.run(store(event_id, kind)))
     assert len(list(tmp_path.glob("journal/0/*.seg"))) == 4
 
-    async def prune(harness):
+    async def look(harness):
         index, journal = harness.spool._indexer._index, harness.spool._journal
         with pytest.MonkeyPatch.context() as behind:  # what the index lacks may be open
             behind.setattr(index, "cursor", lambda worker: Cursor(0, 0))
-            indexer.prune(index, journal, 0, 10**9)
+            prune(index, journal, 0, 10**9)
         assert journal.segments() == [1, 2, 3, 4]
-        indexer.prune(index, journal, 0, 10**9)
-        assert journal.segments() == [2, 4]
+        prune(index, journal, 0, 10**9)
+        # In order: what comes after an open one may say what became of those beside it.
+        assert journal.segments() == [2, 3, 4]
         result = await harness.commit(delivery("done"), delivery("open"))
         assert [e.token for e in result.duplicates] == ["open"]
 
-    run(tmp_path, prune)
+    run(tmp_path, look)
 
 
-def test_a_full_spool_drops_what_is_done_before_its_time_but_knows_it_still(tmp_path):
+def test_a_full_spool_drops_bodies_of_what_is_done_before_its_time_and_nothing_else(tmp_path):
     for event_id, kind in (("done", "done"), ("dead", "dead"), ("last", "done")):
 
         async def scenario(harness, event_id=event_id, kind=kind):
-            recent = delivery(event_id)
+            recent = delivery(event_id, b"x" * 5000)
             recent.received_at_ns = time.time_ns()
             (entry,) = (await harness.commit(recent)).fresh
             harness.spool.settle(Settled(entry.delivery.position, "h", kind, 1, 9, True, 0, "x"))
 
         run(tmp_path, scenario)
 
-    async def prune(harness):
+    async def look(harness):
         index, journal = harness.spool._indexer._index, harness.spool._journal
-        assert indexer.prune(index, journal, 3600, 1) > 0
-        assert journal.segments() == [2, 3]  # a dead letter may be replayed
+        assert prune(index, journal, 3600, 1) > 4000
+        assert journal.segments() == [1, 2, 3]
+        assert journal.is_compact(1)
+        assert not journal.is_compact(2)  # a dead letter may be replayed
         assert len((await harness.commit(delivery("done"))).duplicates) == 1
 
-    run(tmp_path, prune)
+    run(tmp_path, look)
+    for file in tmp_path.glob("index.db*"):
+        file.unlink()
+
+    async def again(harness):
+        counts = harness.spool.counts
+        assert (counts[State.PENDING], counts[State.DEAD]) == (0, 1)
+        assert len((await harness.commit(delivery("done"))).duplicates) == 1
+        assert prune(harness.spool._indexer._index, harness.spool._journal, 0, 10**9) > 0
+        assert harness.spool._journal.segments() == [3]  # at its time it goes like the others
+
+    run(tmp_path, again)
 
 
 def test_an_index_that_fails_holds_nothing_up_and_catches_up(tmp_path, monkeypatch):
