@@ -238,11 +238,11 @@ class _Worker:
         await self._runner.close()
 
     async def _work(self) -> None:
-        lane, run = self._lane, self._runner.run
+        lane, runner, run = self._lane, self._runner, self._runner.run
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - `start` made it
         turn_began = 0.0
-        marks, slot = lane.marks, self._slot
+        marks, slot, timeout_s = lane.marks, self._slot, lane.handler.timeout_s
         while not self._is_stopping:
             if not lane._line:
                 event = await lane.next()
@@ -259,7 +259,9 @@ class _Worker:
                 what = event._payload.error
                 error = Discard(f"the payload does not fit the handler's type: {what}")
             else:
-                self._watch(began)
+                self._deadline = began + timeout_s
+                if self._timer is None:
+                    self._watch()
                 marks.begin(slot, event._delivery.position, event.attempt)
                 try:
                     await run(event)
@@ -278,21 +280,22 @@ class _Worker:
             lane.settle(event, error, now - began)
             # An idle worker must not hold what the last attempt held: errors know their frames.
             del error, event
-            if self._runner.is_held:
-                await self._runner.recover()
-            if now - turn_began > _TURN_S:
-                await asyncio.sleep(0)
+            if runner.is_held or now - turn_began > _TURN_S:
+                await self._let_others_run()
                 turn_began = perf_counter()
 
-    def _watch(self, began: float) -> None:
-        """Give the attempt its deadline.
+    async def _let_others_run(self) -> None:
+        if self._runner.is_held:
+            await self._runner.recover()
+        await asyncio.sleep(0)
+
+    def _watch(self) -> None:
+        """Have the deadline looked at.
 
         One timer a worker, moved on lazily: arming and disarming one for each attempt would cost
         more than the rest of the worker's own work.
         """
-        self._deadline = began + self._lane.handler.timeout_s
-        if self._timer is None:
-            self._timer = self._loop.call_later(self._lane.handler.timeout_s, self._look)
+        self._timer = self._loop.call_later(self._lane.handler.timeout_s, self._look)
 
     def _cause(self, raised: BaseException) -> BaseException:
         """Why the attempt failed, which a cancellation alone does not say."""

@@ -173,8 +173,8 @@ class Pool:
     def _left(self, outcome: Outcome) -> None:
         """The handler has the delivery no more."""
         delivery = outcome.delivery
-        delivery.open_handlers -= 1
-        if not delivery.open_handlers:
+        delivery.open_handlers = left = delivery.open_handlers - 1
+        if not left:
             outcome.leaves = True
             self.backlog.leave(delivery)
         self._on_outcome(outcome)

@@ -168,12 +168,13 @@ class Spool:
         """Store a delivery; `on_commit` says when that is done. Raises `SpoolUnavailable`."""
         if self._refused is not None and self._committing_since:
             raise self._refused
-        size = len(entry.delivery.body) + len(entry.delivery.head)
-        if self._waiting_bytes + size > _MAX_WAITING_BYTES:
+        delivery = entry.delivery
+        waiting_bytes = self._waiting_bytes + len(delivery.body) + len(delivery.head)
+        if waiting_bytes > _MAX_WAITING_BYTES:
             raise SpoolUnavailable("too much waits for the disk", RETRY_AFTER_S)
-        self._waiting_bytes += size
+        self._waiting_bytes = waiting_bytes
         self._batch.entries.append(entry)
-        if not self._committing_since and not self._is_soon:
+        if not (self._committing_since or self._is_soon):
             self._is_soon = True
             self._loop.call_soon(self._submit)
 

@@ -263,6 +263,20 @@ class Connection(asyncio.Protocol):
 
         Nothing happens if the client is gone: whoever answers late need not know.
         """
+        others = self._early_answers or self._heads or self._is_paused
+        if others or number != self._answered or self._last >= 0 or answer.closes:
+            self._answer_in_turn(number, answer)
+            return
+        # By far most: nothing else waits, nothing ends.
+        self._answered = number + 1
+        self.served += 1
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            transport.write(answer.start + self._owner.date.line + answer.rest)
+        if self._phase is not Phase.HEAD:
+            self._go_on()
+
+    def _answer_in_turn(self, number: int, answer: Answer) -> None:
         if 0 <= self._last < number:
             return  # it ended before this one's turn
         if number in self._heads:
@@ -279,7 +293,12 @@ class Connection(asyncio.Protocol):
             return
         if self._is_paused:
             self.advance()
-        elif self._phase is Phase.BODY:
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """An answer is sent: the next request may be waited for, or its body."""
+        if self._phase is Phase.BODY:
             self._say_continue()
         elif self._answered == self._asked and self._phase is Phase.IDLE:
             self.deadline = self._loop_time() + self._idle_timeout_s
