@@ -4,15 +4,19 @@ The line from bytes to handler, and who knows what:
 
     wire/       bytes ⇄ Request           knows HTTP, knows no webhook
     intake/     Request → Delivery        verifies, limits, identifies; no I/O, no clock
+    spool/      Delivery ⇄ disk           stores before the answer; the only SQL, the only fsync
     dispatch/   Delivery → Outcome        runs handlers, retries, gives up
     handlers/   handlers that come along: log, file, exec, forward
-    service     one worker: the only place where these meet
+    line        where these meet, and only here: request → answer → outcome
+    service     one worker: its listeners, its line, from start to drain
+    control     orders of commands to a running service
     admin       health and metrics, on a listener of their own
+    plan        a configuration, compiled and checked
     config      the file; logs: the lines; values: numbers with units, secrets
     model       what travels; errors: what can go wrong
     cli/        the commands
 
-Imports go down only, and the four stages never import each other: tests/test_layers.py.
+Imports go down only, and the stages never import each other: tests/test_layers.py.
 """
 
 from fasthook.errors import Discard, Retry

@@ -10,9 +10,9 @@ import http.client
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -31,17 +31,21 @@ MAX_POSITIONS: Final = 1000
 _TIMEOUT_S: Final = 30.0
 
 
+#: One that is none would keep the index, and each later start, from going on.
+Position = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+
 class Replay(msgspec.Struct, tag=True):
     """Run these deliveries once more; `handler`: that one alone."""
 
-    positions: list[int]
+    positions: list[Position]
     handler: str = ""
 
 
 class Forget(msgspec.Struct, tag=True):
     """Erase head and body of these deliveries."""
 
-    positions: list[int]
+    positions: list[Position]
 
 
 class Prune(msgspec.Struct, tag=True):
@@ -61,8 +65,10 @@ class Refused(FasthookError):
 class Control:
     """The service's end."""
 
-    def __init__(self, spool: Spool) -> None:
+    def __init__(self, spool: Spool, on_forget: Callable[[Sequence[int]], None]) -> None:
+        """`on_forget` is told of deliveries that are not to run any more."""
         self._spool = spool
+        self._on_forget = on_forget
 
     def receive(self, request: Request, connection: Connection, number: int) -> Answer | None:
         """See `wire.connection.Receive`."""
@@ -77,6 +83,8 @@ class Control:
             return render(200)
         if len(order.positions) > MAX_POSITIONS:
             return render(400, b"too many deliveries in one order\n")
+        if isinstance(order, Forget):
+            self._on_forget(order.positions)
         self._spool.order(record_of(order), lambda: connection.answer(number, render(200)))
         return None
 

@@ -47,7 +47,7 @@ class Service:
         #: For orders of commands, where there is something to order about.
         self._control_listener: Listener | None = None
         if self.line.spool is not None:
-            receive = Control(self.line.spool).receive
+            receive = Control(self.line.spool, self.line.forget).receive
             self._control_listener = self._new_small_listener(receive, MAX_ORDER_BYTES)
         self.addresses: list[str] = []
 

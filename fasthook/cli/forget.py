@@ -1,5 +1,6 @@
 """`fasthook forget`: erase what was received, for good, and know it still."""
 
+import difflib
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +28,7 @@ from fasthook.cli.reading import (
 from fasthook.control import MAX_POSITIONS, Forget
 from fasthook.errors import BadPayload
 from fasthook.intake.payloads import form_fields
+from fasthook.model import field_values
 from fasthook.spool import rejects
 from fasthook.spool.changes import State
 from fasthook.spool.queries import Filter, Found, Kept, Reader
@@ -36,6 +38,15 @@ from fasthook.spool.spool import REJECTS_NAME
 #: How long the service may take to erase what it was told to.
 _EFFECT_S: Final = 30.0
 _LOOK_S: Final = 0.1
+_VARIABLES: Final = ("payload", "id", "type", "endpoint", "headers", "received_at")
+#: Of the language (github.com/google/cel-spec, "Standard Definitions"); macros are among them.
+_FUNCTIONS: Final = (
+    *("all", "bool", "bytes", "contains", "double", "duration", "endsWith", "exists"),
+    *("exists_one", "filter", "getDate", "getDayOfMonth", "getDayOfWeek", "getDayOfYear"),
+    *("getFullYear", "getHours", "getMilliseconds", "getMinutes", "getMonth", "getSeconds"),
+    *("has", "int", "map", "matches", "max", "min", "size", "startsWith", "string"),
+    *("timestamp", "type", "uint"),
+)
 _Matches = Callable[[Found, Kept], bool]
 
 
@@ -52,6 +63,8 @@ def command(spool: Spool, as_json: bool, where: str | None, dry_run: bool, **opt
     fasthook forget --endpoint shop --where 'payload.customer.email == "a@example.org"'
     """
     wanted = filter_of(options)
+    if where is not None and not where.strip():
+        raise click.UsageError("--where: empty; expected an expression")
     if where is None and wanted == Filter():
         raise click.UsageError("say which: --endpoint, --where, --id, or another filter")
     search = _Search(spool, wanted, where)
@@ -59,12 +72,17 @@ def command(spool: Spool, as_json: bool, where: str | None, dry_run: bool, **opt
         _show(search, as_json)
         return
     count = 0
+    endpoints = {wanted.endpoint} if wanted.endpoint else set[str]()
     with Orders(spool.path) as orders:
         while found := list(islice(search, MAX_POSITIONS)):
             orders.give(Forget([delivery.position for delivery in found]))
             _wait_until_erased(spool.reader, found)
             count += len(found)
-    bodies = rejects.forget(spool.path / REJECTS_NAME, wanted.endpoint)
+            endpoints.update(delivery.endpoint for delivery in found)
+    if not count:
+        spool.check_endpoint(wanted.endpoint)
+    # What was refused can't be told apart: nobody knows whose it was.
+    bodies = rejects.forget(spool.path / REJECTS_NAME, sorted(endpoints))
     if as_json:
         echo_json({"erased": count, "unreadable": search.unreadable, "rejects": bodies})
     else:
@@ -145,6 +163,8 @@ def _condition(where: str, headers: Headers) -> _Matches:
     except ValueError as error:
         raise click.UsageError(f"--where: {error}") from None
 
+    _check_names(program)
+
     def matches(delivery: Found, kept: Kept) -> bool:
         context = {
             "id": delivery.event_id,
@@ -166,12 +186,25 @@ def _condition(where: str, headers: Headers) -> _Matches:
     return matches
 
 
+def _check_names(program: cel.Program) -> None:
+    """Raise `UsageError` for a name that is not there: such an expression matches nothing."""
+    for what, names, known in (
+        ("name", program.variables(), _VARIABLES),
+        ("function", program.functions(), _FUNCTIONS),
+    ):
+        for name in names:
+            if name.isidentifier() and name not in known:
+                close = difflib.get_close_matches(name, known, 1)
+                hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(known)}"
+                raise click.UsageError(f"--where: no {what} {name!r}; {hint}")
+
+
 def _payload(kept: Kept) -> Any:
+    """The body as its content type says; None if it is neither JSON nor a form."""
+    content_type = b"".join(field_values(kept.head).get(b"content-type", []))
     try:
+        if b"form-urlencoded" in content_type.lower():
+            return form_fields(kept.body)
         return orjson.loads(kept.body)
-    except ValueError:
-        pass
-    try:
-        return form_fields(kept.body)
-    except BadPayload:
+    except (ValueError, BadPayload):
         return None

@@ -123,6 +123,15 @@ class Lane:
         worker.start()
         return True
 
+    def drop(self, positions: frozenset[int]) -> list[Event[Any]]:
+        """Take events out of the line: those of the deliveries at these positions."""
+        dropped = [event for event in self._line if event._delivery.position in positions]
+        if dropped:
+            kept = [event for event in self._line if event._delivery.position not in positions]
+            self._line.clear()
+            self._line.extend(kept)
+        return dropped
+
     def clear(self) -> None:
         """Let go of all events that wait."""
         self._line.clear()

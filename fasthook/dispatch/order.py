@@ -92,6 +92,16 @@ class Order:
         key = self._keys.get(event._key)
         return key is not None and key.parked > 0
 
+    def drop(self, positions: frozenset[int]) -> list[Event[Any]]:
+        """Take out events that wait in memory: those of the deliveries at these positions."""
+        dropped = []
+        for key in self._keys.values():
+            gone = [event for event in key.line if event._delivery.position in positions]
+            for event in gone:
+                key.line.remove(event)
+            dropped += gone
+        return dropped
+
     def over(self, event: Event[Any]) -> Event[Any] | None:
         """An event is done or dead; the one that is to run next, if it is in memory."""
         key = self._keys[event._key]

@@ -40,6 +40,14 @@ class Route(NamedTuple):
     key_index: int
 
 
+class _Retry(NamedTuple):
+    """An event that waits in memory for its next attempt."""
+
+    due: float  # loop time
+    lane: Lane
+    event: Event[Any]
+
+
 class Resumed(NamedTuple):
     """Where a handler stands with a delivery that comes back from disk."""
 
@@ -78,7 +86,7 @@ class Pool:
         self._patience_s = patience_s
         self._new_marks = new_marks
         self._executors: list[Executor] = []
-        self._retries: dict[asyncio.TimerHandle, float] = {}  # → loop time
+        self._retries: dict[asyncio.TimerHandle, _Retry] = {}
         self._drain_ends = math.inf
         self._emptied: asyncio.Future[None] | None = None
         self.lanes = {registered.name: self._new_lane(registered) for registered in handlers}
@@ -210,8 +218,27 @@ class Pool:
 
         loop = asyncio.get_running_loop()
         timer = loop.call_later(after_s, again)
-        self._retries[timer] = loop.time() + after_s
+        self._retries[timer] = _Retry(loop.time() + after_s, lane, following)
         self._look_whether_drained()
+
+    # --- orders -----------------------------------------------------------------------------------
+
+    def drop(self, positions: frozenset[int], reason: str) -> None:
+        """Run deliveries no more that wait in memory; attempts under way come to their end."""
+        for timer, retry in list(self._retries.items()):
+            if retry.event._delivery.position in positions:
+                timer.cancel()
+                del self._retries[timer]
+                self._give_up(retry.lane, retry.event, reason)
+        for lane in self.lanes.values():
+            for event in lane.order.drop(positions):
+                self._left(Outcome(event._delivery, lane.name, event.attempt, "dead", 0.0, reason))
+            for event in lane.drop(positions):
+                self._give_up(lane, event, reason)
+
+    def _give_up(self, lane: Lane, event: Event[Any], reason: str) -> None:
+        outcome = Outcome(event._delivery, lane.name, event.attempt, "dead", 0.0, reason)
+        self._settled(lane, event, outcome)
 
     # --- the end ----------------------------------------------------------------------------------
 
@@ -219,7 +246,7 @@ class Pool:
         """Whether nothing is left but retries that are due too late."""
         if self._emptied is None or self._emptied.done():
             return
-        is_due = any(due <= self._drain_ends for due in self._retries.values())
+        is_due = any(retry.due <= self._drain_ends for retry in self._retries.values())
         is_busy = any(lane.waiting or lane.running for lane in self.lanes.values())
         if not self.backlog.count or not (is_busy or is_due):
             self._emptied.set_result(None)

@@ -6,7 +6,7 @@ FORGOTTEN record, which was written before, says on the next start that it is to
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final
 
 from fasthook.logs import log
@@ -14,17 +14,24 @@ from fasthook.spool.journal import Journal, place_of, segment_path
 from fasthook.spool.records import (
     RECORD_HEADER_BYTES,
     SEGMENT_HEADER_BYTES,
+    SETTLED,
+    Record,
     content_length,
     erasable_from,
     read_segment_header,
+    read_settled_position,
 )
 
 #: What is kept beside head and body is shorter.
 _MAX_META_BYTES: Final = 64 * 1024
 
 
-def erase(journal: Journal, positions: Iterable[int]) -> int:
-    """Erase deliveries for good; how many there were to erase. Raises `OSError`."""
+def erase(journal: Journal, positions: Sequence[int]) -> int:
+    """Erase deliveries for good; how many there were to erase. Raises `OSError`.
+
+    Errors may quote them, and so may the keys of their order: records of their attempts go, too.
+    """
+    _blank_settled(journal, frozenset(positions))
     count = 0
     for position in positions:
         _, number, offset = place_of(position)
@@ -40,6 +47,27 @@ def erase(journal: Journal, positions: Iterable[int]) -> int:
         finally:
             os.close(fd)
     return count
+
+
+def _blank_settled(journal: Journal, positions: frozenset[int]) -> None:
+    first = min((place_of(position)[1] for position in positions), default=0)
+    for number in journal.segments():
+        if number < first:
+            continue
+        places = [
+            (record.offset + RECORD_HEADER_BYTES, len(record.content))
+            for record in journal.replay(number, 0)
+            if isinstance(record, Record) and record.kind == SETTLED
+            if read_settled_position(record.content) in positions
+        ]
+        if places:
+            fd = os.open(journal.path_of(number), os.O_RDWR | os.O_CLOEXEC)
+            try:
+                for offset, length in places:
+                    os.pwrite(fd, bytes(length), offset)
+                os.fdatasync(fd)
+            finally:
+                os.close(fd)
 
 
 def _erase_at(fd: int, offset: int) -> bool:

@@ -73,7 +73,7 @@ class Index:
         self._ask("PRAGMA journal_mode = WAL")
         # A crash may take the last transactions, and the cursor with them: they are read again.
         self._ask("PRAGMA synchronous = NORMAL")
-        self._ask("PRAGMA secure_delete = FAST")  # errors may quote what is to be forgotten
+        self._ask("PRAGMA secure_delete = ON")  # errors may quote what is to be forgotten
         self._ask("PRAGMA journal_size_limit = 67108864")
         with transaction(self._connection):
             (version,) = self._ask("PRAGMA user_version")[0]
@@ -110,10 +110,7 @@ class Index:
                 elif isinstance(later, Replayed):
                     self._replay(later)
                 else:
-                    self._set_state(later.positions, State.FORGOTTEN, list(State))
-                    self._give_up_parts(later.positions)
-                    erased = "UPDATE failures SET error = '' WHERE position IN carray(?)"
-                    self._ask(erased, (_integers(later.positions),))
+                    self._forget(later.positions)
             for position, not_before_ns in changes.put_back:
                 self._put_back(position, not_before_ns)
             self._ask("INSERT OR REPLACE INTO cursors VALUES (?, ?, ?)", (worker, *cursor))
@@ -141,9 +138,15 @@ class Index:
     def _settle(self, settled: Settled) -> None:
         """What became of a delivery at one handler, where that is not all there is to it."""
         position, handler, attempt = settled.position, settled.handler, settled.attempt
-        if not self._ask("SELECT 1 FROM deliveries WHERE position = ?", (position,)):
+        known = self._ask("SELECT state FROM deliveries WHERE position = ?", (position,))
+        if not known:
             return  # pruned, or the same as another
         state, is_crash = _PART_STATES[settled.kind], settled.kind == "crash"
+        is_over = state in (State.DONE, State.DEAD)
+        if settled.order_key and is_over:
+            self._free(handler, settled.order_key)
+        if known[0][0] == State.FORGOTTEN:
+            return  # nothing more is said of it
         self._ask(
             "INSERT INTO parts VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
             "attempt = excluded.attempt, state = excluded.state, due_ns = excluded.due_ns, "
@@ -156,10 +159,22 @@ class Index:
                 "INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?)",
                 (position, handler, attempt, settled.at_ns, settled.error),
             )
-        if settled.order_key and state in (State.DONE, State.DEAD):
-            self._free(handler, settled.order_key)
         if settled.leaves:
             self._put_back(position)
+
+    def _forget(self, positions: Sequence[int]) -> None:
+        """They do not run; and what was said of them that may quote them goes."""
+        self._set_state(positions, State.FORGOTTEN, list(State))
+        self._give_up_parts(positions)
+        for statement in (
+            "UPDATE failures SET error = '' WHERE position IN carray(?)",
+            "UPDATE parts SET order_key = '' WHERE position IN carray(?)",
+        ):
+            self._ask(statement, (_integers(positions),))
+
+    def purge(self) -> None:
+        """What was deleted or overwritten is in no file any more, as far as readers let us."""
+        self._ask("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _free(self, handler: str, order_key: str) -> None:
         """Events that waited behind one of their key may run now, in order."""

@@ -140,6 +140,8 @@ class Indexer:
                 self._gone += self._index.parts_of(later.positions).items()
                 erase(self._journal, later.positions)
         self._index.apply(self._journal.worker, cursor, changes)
+        if any(isinstance(later, Forgotten) for later in changes.later):
+            self._index.purge()
         if self._claims is not None:
             self._claims.release([row[1] for row in changes.rows.values()])
         self._lag.taken(changes)

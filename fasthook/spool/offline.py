@@ -51,6 +51,8 @@ class Offline:
         if isinstance(order, Forgotten):
             erase(self._journal, order.positions)
         self._index.apply(_WORKER, Cursor(*self._journal.end), changes)
+        if isinstance(order, Forgotten):
+            self._index.purge()
 
     def prune(self, settings: Settings) -> int:
         """Drop what is older than it has to be kept; how many bytes that freed."""

@@ -13,6 +13,7 @@ from fasthook.spool.index import Index
 from fasthook.spool.journal import Journal, position_of
 from fasthook.spool.records import (
     ACCEPTED,
+    BLANK,
     ERASED,
     KEPT,
     Damage,
@@ -82,6 +83,6 @@ def compact(journal: Journal, number: int) -> None:
         if item.kind in (ACCEPTED, ERASED):
             position = position_of(journal.worker, number, item.offset)
             records.append((KEPT, kept_content(position, read_accepted(item.content)[0])))
-        else:
+        elif item.kind != BLANK:
             records.append((item.kind, (bytes(item.content),)))
     journal.replace(number, records)

@@ -37,6 +37,8 @@ KEPT: Final = 6  # what is said of a delivery whose segment was dropped before i
 KINDS: Final = frozenset((ACCEPTED, SETTLED, DONE, REPLAYED, FORGOTTEN, KEPT))
 #: What an ACCEPTED record is read as when its head and body are zeros.
 ERASED: Final = 100
+#: What any other record is read as when all of it is zeros: it quoted what was to be forgotten.
+BLANK: Final = 101
 
 
 class WrongVersion(FasthookError):
@@ -130,6 +132,7 @@ LATER_KINDS: Final[dict[type[Any], int]] = {
 }
 _encode = msgspec.msgpack.Encoder().encode
 _decode_accepted = msgspec.msgpack.Decoder(Accepted).decode
+_decode_settled = msgspec.msgpack.Decoder(Settled).decode
 _DECODE_LATER: Final = {
     kind: msgspec.msgpack.Decoder(type_).decode for type_, kind in LATER_KINDS.items()
 }
@@ -180,6 +183,11 @@ def read_accepted(content: memoryview) -> tuple[Accepted, memoryview]:
     """What an ACCEPTED or ERASED record says, and the bytes of head and body behind it."""
     end = _META.size + _META.unpack_from(content)[0]
     return _decode_accepted(content[_META.size : end]), content[end:]
+
+
+def read_settled_position(content: memoryview) -> int:
+    """Of which delivery a SETTLED record speaks."""
+    return _decode_settled(content).position
 
 
 def read_later(kind: int, content: memoryview) -> Later:
@@ -262,14 +270,15 @@ def record_at(data: memoryview, offset: int, salt: int) -> Record | None:
     if len(content) != length:
         return None
     if crc32(content, salt) != crc:
-        is_erased = kind == ACCEPTED and _is_erased(content)
-        return Record(offset, ERASED, content) if is_erased else None
+        if not _is_erased(kind, content):
+            return None
+        kind = ERASED if kind == ACCEPTED else BLANK
     return Record(offset, kind, content)
 
 
-def _is_erased(content: memoryview) -> bool:
+def _is_erased(kind: int, content: memoryview) -> bool:
     """Whether nothing of the content is left but what is kept beside head and body."""
-    begin = erasable_from(content)
+    begin = erasable_from(content) if kind == ACCEPTED else 0
     return begin is not None and bytes(content[begin:]) == bytes(len(content) - begin)
 
 

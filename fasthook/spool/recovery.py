@@ -17,6 +17,7 @@ from fasthook.spool.index import Index, damage_mark, discard
 from fasthook.spool.journal import Journal, position_of
 from fasthook.spool.records import (
     ACCEPTED,
+    BLANK,
     ERASED,
     KEPT,
     Damage,
@@ -155,7 +156,7 @@ class _Follower:
             position, accepted = read_kept(record.content)
             state = State.IGNORED if accepted.kind != "event" else State.DONE
             self._changes.accept(position, accepted, state)
-        else:
+        elif record.kind != BLANK:
             self._take_later(record)
         self._end = record.end
         if len(self._changes) >= _CHANGES:

@@ -97,21 +97,23 @@ def read(path: Path, limit: int, endpoint: str = "", before_id: int = 2**62) -> 
         connection.close()
 
 
-def forget(path: Path, endpoint: str) -> int:
-    """Erase the heads and bodies that are kept of an endpoint's ("": of all) refused requests.
+def forget(path: Path, endpoints: Sequence[str]) -> int:
+    """Erase the heads and bodies that are kept of these endpoints' refused requests.
 
     How many that were. Raises `apsw.Error`.
     """
-    if not path.exists():
+    if not path.exists() or not endpoints:
         return 0
     connection = _open(path)
     try:
         connection.execute(
             "UPDATE rejects SET head = NULL, body = NULL "
-            "WHERE body IS NOT NULL AND (? = '' OR endpoint = ?)",
-            (endpoint, endpoint),
+            "WHERE body IS NOT NULL AND endpoint IN carray(?)",
+            (apsw.carray(tuple(endpoints)),),
         )
-        return connection.changes()
+        count = connection.changes()
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return count
     finally:
         connection.close()
 

@@ -12,6 +12,7 @@ from fasthook.spool.journal import place_of, position_of
 from fasthook.spool.queries import Found, Reader, name_of
 from fasthook.spool.records import (
     ACCEPTED,
+    BLANK,
     DONE,
     ERASED,
     FORGOTTEN,
@@ -35,6 +36,7 @@ KIND_NAMES: Final = {
     REPLAYED: "replayed",
     FORGOTTEN: "forgotten",
     ERASED: "erased",
+    BLANK: "blank",
     KEPT: "kept",
 }
 _OPEN: Final = (State.PENDING, State.RUNNING)

@@ -1,0 +1,232 @@
+"""The socket for orders: who may, what is refused, and that nothing sent there breaks the spool."""
+
+import http.client
+import json
+import os
+import socket
+import stat
+import time
+
+import pytest
+
+from fasthook import control
+from fasthook.control import MAX_ORDER_BYTES, MAX_POSITIONS, Forget, Prune, Refused, Replay
+from fasthook.spool.journal import position_of
+from tests.cli.conftest import WAIT_S, run, serve, write
+from tests.cli.hooks import Hooks, post, shop
+
+__all__ = ["run", "serve", "write"]  # fixtures
+
+
+@pytest.fixture
+def hooks(tmp_path, serve, run, monkeypatch):
+    monkeypatch.delenv("FASTHOOK_CONFIG", raising=False)
+    return Hooks(tmp_path, serve, run)
+
+
+@pytest.fixture
+def running(hooks):
+    """A service that has done one event."""
+    serving = hooks.serve()
+    assert post(serving, "a") == 202
+    hooks.wait_for(a="done")
+    return serving
+
+
+def ask(hooks, body: bytes, method: str = "POST", path: str = "/order") -> tuple[int, str]:
+    """Status and text of an answer."""
+    with control._short(hooks.spool) as short:
+        connection = control._UnixConnection(short)
+        connection.connect()
+    try:
+        connection.request(method, path, body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
+
+
+def assert_works(hooks, serving) -> None:
+    """It takes events, runs them, takes orders, stops, and starts again."""
+    assert post(serving, "next") == 202
+    hooks.wait_for(next="done")
+    hooks.run("replay", "next")
+    hooks.wait_for(next="done")
+    assert serving.stop() == 0
+    assert not [line for line in serving.lines if "internal error" in line or "not written" in line]
+    again = hooks.serve()
+    assert post(again, "last") == 202
+    hooks.wait_for(last="done")
+    assert again.stop() == 0
+
+
+# --- what is refused ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b"", "truncated"),
+        (b"{", "truncated"),
+        (b"null", "Expected"),
+        (b"[]", "Expected"),
+        (b"{}", "missing required field `type`"),
+        (b'{"type":"Stop"}', "Invalid value 'Stop'"),
+        (b'{"type":"Replay"}', "missing required field `positions`"),
+        (b'{"type":"Replay","positions":"1"}', "Expected `array`"),
+        (b'{"type":"Replay","positions":["1"]}', "Expected `int`"),
+        (b'{"type":"Replay","positions":[1.5]}', "Expected `int`"),
+        (b'{"type":"Replay","positions":[null]}', "Expected `int`"),
+        (b'{"type":"Replay","positions":[1],"handler":1}', "Expected `str`"),
+        (b'{"type":"Forget","positions":{}}', "Expected `array`"),
+        (b'{"type":"Prune"}', "missing required field `retention_s`"),
+        (b'{"type":"Prune","retention_s":"1"}', "Expected `float`"),
+        (b"\xff\xfe", ""),
+        (b"[" * 100_000, ""),
+    ],
+)
+def test_a_bad_order_is_refused_with_a_reason(body, text, hooks, running):
+    status, answer = ask(hooks, body)
+    assert status == 400
+    assert text in answer
+    assert answer.endswith("\n")
+    assert "Traceback" not in answer
+    assert hooks.states() == {"a": "done"}
+
+
+@pytest.mark.parametrize("kind", ["Replay", "Forget"])
+@pytest.mark.parametrize("position", [-1, -(2**63), 2**63, 2**64 - 1, 2**64, 10**30])
+def test_a_position_that_is_none_is_refused_and_never_stored(kind, position, hooks, running):
+    """In the journal it would keep the index, and each later start, from going on."""
+    order = json.dumps({"type": kind, "positions": [position]}).encode()
+    assert ask(hooks, order)[0] == 400
+    assert_works(hooks, running)
+
+
+@pytest.mark.parametrize("retention", ["-1", "1e300", "1e400", "-1e300"])
+def test_a_retention_that_is_none_is_refused(retention, hooks, running):
+    order = b'{"type":"Prune","retention_s":%b}' % retention.encode()
+    assert ask(hooks, order)[0] == 400
+    assert_works(hooks, running)
+
+
+@pytest.mark.parametrize("kind", ["Replay", "Forget"])
+def test_too_many_deliveries_are_refused(kind, hooks, running):
+    order = {"type": kind, "positions": [1] * (MAX_POSITIONS + 1)}
+    status, text = ask(hooks, json.dumps(order).encode())
+    assert (status, text) == (400, "too many deliveries in one order\n")
+    order["positions"].pop()
+    assert ask(hooks, json.dumps(order).encode())[0] == 200
+
+
+def test_an_order_that_is_too_large_is_refused(hooks, running):
+    body = b'{"type":"Prune","retention_s":1,"x":"%b"}' % (b"x" * MAX_ORDER_BYTES)
+    assert ask(hooks, body)[0] == 413
+    assert_works(hooks, running)
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/order"), ("POST", "/"), ("PUT", "/order")])
+def test_anything_else_is_not_found(method, path, hooks, running):
+    assert ask(hooks, b"{}", method, path)[0] in (404, 501)
+
+
+def test_broken_http_ends_the_connection_alone(hooks, running):
+    with control._short(hooks.spool) as short, socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(WAIT_S)
+        client.connect(short)
+        client.sendall(b"\x00\x01nonsense\r\n\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.1 400 ")
+    assert_works(hooks, running)
+
+
+def test_deliveries_that_are_not_there_are_no_harm(hooks, running):
+    for order in (
+        Replay([]),
+        Forget([]),
+        Replay([0, 17, position_of(0, 1, 17), position_of(0, 99, 16), position_of(7, 1, 16)]),
+        Forget([0, 17, position_of(0, 1, 17), position_of(0, 99, 16), position_of(7, 1, 16)]),
+        Replay([0], handler="nope"),
+        Replay([0], handler="\0" * 10),
+    ):
+        control.send(hooks.spool, order)
+    time.sleep(0.5)
+    assert hooks.states() == {"a": "done"}
+    assert_works(hooks, running)
+
+
+def test_a_refusal_is_raised(hooks, running):
+    with pytest.raises(Refused, match="400: too many deliveries"):
+        control.send(hooks.spool, Forget([1] * (MAX_POSITIONS + 1)))
+    control.send(hooks.spool, Prune(1e6))
+
+
+# --- the socket -----------------------------------------------------------------------------------
+
+
+def test_the_socket_and_its_directory_are_the_owners_alone(hooks, running):
+    status = os.stat(hooks.spool / control.NAME)
+    assert stat.S_ISSOCK(status.st_mode)
+    assert stat.S_IMODE(status.st_mode) == 0o600
+    assert stat.S_IMODE(hooks.spool.stat().st_mode) == 0o700
+    assert running.stop() == 0
+    assert not (hooks.spool / control.NAME).exists()
+
+
+def test_a_path_that_is_longer_than_a_socket_may_have(hooks):
+    path = hooks.spool.parent / ("d" * 100) / ("e" * 100)
+    serving = hooks.serve(more=f'[spool]\npath = "{path}"\n')
+    assert post(serving, "a") == 202
+    hooks.wait_for(a="done")
+    assert len(bytes(path)) > 200
+    hooks.run("replay", "a")
+    hooks.wait_for(a="done")
+    hooks.run("forget", "--id", "a")
+    hooks.wait_for(a="forgotten")
+    assert serving.stop() == 0
+    assert not (path / control.NAME).exists()
+
+
+def test_a_killed_services_socket_is_in_nobodys_way(hooks, running):
+    running.process.kill()
+    running.end()
+    assert (hooks.spool / control.NAME).exists()
+    hooks.run("replay", "a")  # done here, for nobody listens
+    serving = hooks.serve()
+    assert stat.S_IMODE(os.stat(hooks.spool / control.NAME).st_mode) == 0o600
+    hooks.wait_for(a="done")
+    assert hooks.ids("one") == ["a", "a"]
+    assert_works(hooks, serving)
+
+
+def test_where_no_service_listens_it_is_an_os_error(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        control.send(tmp_path, Replay([1]))
+    with pytest.raises(FileNotFoundError):
+        control.send(tmp_path / "nowhere", Replay([1]))
+
+
+def test_a_service_that_does_not_answer_is_said(tmp_path, monkeypatch):
+    """It hangs, or died with the order in hand: one line, and no traceback."""
+    monkeypatch.setattr(control, "_TIMEOUT_S", 0.2)
+    (listening,) = control.listen(tmp_path)
+    with listening, pytest.raises((Refused, OSError)):
+        control.send(tmp_path, Replay([1]))
+
+
+def test_a_client_that_leaves_before_its_answer_is_no_harm(hooks, running):
+    order = json.dumps({"type": "Replay", "positions": [1]}).encode()
+    for _ in range(20):
+        with control._short(hooks.spool) as short:
+            connection = control._UnixConnection(short)
+            connection.connect()
+        connection.request("POST", "/order", order)
+        connection.close()
+    with pytest.raises(http.client.HTTPException):
+        connection.getresponse()
+    assert_works(hooks, running)
+
+
+def test_there_is_none_without_a_spool(hooks):
+    serving = hooks.serve(shop(), more='[spool]\ndurability = "none"\n')
+    assert not hooks.spool.exists()
+    assert serving.stop() == 0
