@@ -28,6 +28,7 @@ NAME: Final = "control.sock"
 MAX_ORDER_BYTES: Final = 256 * 1024
 #: Of one order: so that it is small, and its transaction short.
 MAX_POSITIONS: Final = 1000
+MAX_RETENTION_S: Final = 1e9  # thirty years
 _TIMEOUT_S: Final = 30.0
 
 
@@ -51,7 +52,7 @@ class Forget(msgspec.Struct, tag=True):
 class Prune(msgspec.Struct, tag=True):
     """Drop what is older than that and has nothing open."""
 
-    retention_s: float
+    retention_s: Annotated[float, msgspec.Meta(ge=0, le=MAX_RETENTION_S)]
 
 
 Order = Replay | Forget | Prune

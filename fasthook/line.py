@@ -41,7 +41,6 @@ _PATIENCE_S: Final = 2.0
 #: Deliveries that are read back in one go: the loop decodes them all before it does anything else.
 _READ_BACK: Final = 256
 _LOOK_S: Final = 0.5
-_MAX_FORGOTTEN: Final = 100_000
 _NEXT_SUSPECT_NS: Final = 500_000_000
 
 
@@ -81,8 +80,6 @@ class Line:
         self._is_behind = False
         self._to_disk = 0  # events accepted that were to wait on disk
         self._asked_at = -1  # of these, when the last were asked for; -1: nothing is asked for
-        #: Positions whose errors are not to be stored: of some that are in hand.
-        self._forgotten: set[int] = set()
         self._suspect = -1  # position of the delivery in hand in whose attempts the process died
         self._is_stopping = False
 
@@ -273,7 +270,7 @@ class Line:
             spool.done(outcome.handler, delivery.position)
         else:
             now_ns = time.time_ns()
-            if delivery.position in self._forgotten:
+            if delivery.position in self.pool.dropped:
                 outcome.error = ""
             due_ns = now_ns + int(outcome.retry_in_s * 1e9) if outcome.kind == "retry" else 0
             settled = Settled(
@@ -392,9 +389,6 @@ class Line:
 
     def forget(self, positions: Sequence[int]) -> None:
         """Run these no more; what an attempt under way comes to is not to quote them."""
-        if len(self._forgotten) > _MAX_FORGOTTEN:
-            self._forgotten.clear()  # whatever was in hand then is over by now
-        self._forgotten.update(positions)
         self.pool.drop(frozenset(positions), "forgotten")
 
     # --- about ------------------------------------------------------------------------------------

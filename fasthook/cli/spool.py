@@ -116,6 +116,7 @@ def verify(spool: Spool, as_json: bool) -> None:
     progress.disable = not progress.console.is_terminal
     with progress:
         task = progress.add_task("verifying", total=total)
+        bad += _report(verification.index(), as_json)
         bad += _report(verification.gaps(), as_json)
         for segment in verification.segments:
             bad += _report(verification.segment(segment), as_json)

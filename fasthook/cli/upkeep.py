@@ -9,8 +9,9 @@ from rich.progress import Progress
 
 from fasthook import config
 from fasthook.cli.options import config_option
-from fasthook.cli.orders import Orders
+from fasthook.cli.orders import Orders, check_spool, spool_errors
 from fasthook.cli.reading import path_of
+from fasthook.control import MAX_RETENTION_S
 from fasthook.errors import ConfigError
 from fasthook.spool.indexer import Settings
 from fasthook.spool.lock import InUse
@@ -23,18 +24,19 @@ from fasthook.values import Duration
 def rebuild(config_path: Path) -> None:
     """Make the index again from the journal, while no service runs."""
     path = path_of(config.load(config_path, has_secrets=False))
-    if not (path / "journal").is_dir():
-        raise ConfigError(f"{path}: there is no spool")
+    check_spool(path)
     total = sum(file.stat().st_size for file in path.glob("journal/*/*.seg"))
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("reading the journal", total=total)
         try:
-            offline = Offline(path, lambda count: progress.advance(task, count), is_rebuilt=True)
+            with (
+                spool_errors(path),
+                Offline(path, lambda count: progress.advance(task, count), is_rebuilt=True) as made,
+            ):
+                counts = made.counts()
         except InUse as error:
             raise ConfigError(f"{error}; stop it first") from None
-        with offline:
-            counts = offline.counts()
     text = ", ".join(f"{count} {state}" for state, count in counts.items())
     click.echo(f"{decimal(total)} read; {text}")
 
@@ -44,9 +46,12 @@ class _DurationType(click.ParamType):  # type: ignore[type-arg]
 
     def convert(self, value: object, param: object, ctx: object) -> float:
         try:
-            return float(Duration.parse(str(value)))
+            seconds = float(Duration.parse(str(value)))
         except ValueError as error:
             raise click.BadParameter(str(error)) from None
+        if seconds > MAX_RETENTION_S:
+            raise click.BadParameter(f"{value!r}; expected no more than thirty years")
+        return seconds
 
 
 @click.command("prune")
@@ -59,7 +64,8 @@ def prune(config_path: Path, older_than: float | None) -> None:
     """
     settings = config.load(config_path, has_secrets=False)
     path, spool = path_of(settings), settings.spool
-    retention_s = spool.retention if older_than is None else older_than
+    retention_s = float(spool.retention) if older_than is None else older_than
+    check_spool(path)
     with Orders(path) as orders:
         freed = orders.prune(Settings("fsync", spool.max_bytes, retention_s))
     if freed is None:

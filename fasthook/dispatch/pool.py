@@ -5,7 +5,7 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from fasthook.dispatch.backlog import Backlog
 from fasthook.dispatch.lane import NO_MARKS, Lane, Marks
@@ -13,6 +13,8 @@ from fasthook.dispatch.order import Turn
 from fasthook.dispatch.retry import delay_s
 from fasthook.dispatch.runners import LoopRunner, ProcessRunner, Runner, ThreadRunner
 from fasthook.model import Delivery, Event, Handler, Outcome
+
+_MAX_DROPPED: Final = 100_000
 
 
 class Registered(NamedTuple):
@@ -85,6 +87,8 @@ class Pool:
         self._chance = chance
         self._patience_s = patience_s
         self._new_marks = new_marks
+        #: Positions of deliveries that are not to be tried again, whatever they come to.
+        self.dropped: set[int] = set()
         self._executors: list[Executor] = []
         self._retries: dict[asyncio.TimerHandle, _Retry] = {}
         self._drain_ends = math.inf
@@ -169,7 +173,10 @@ class Pool:
     def _settled(self, lane: Lane, event: Event[Any], outcome: Outcome) -> None:
         if outcome.kind == "done" and not event._key:
             self._left(outcome)  # by far most
-        elif outcome.kind == "retry" and outcome.retry_in_s <= self._patience_s:
+            return
+        if outcome.kind == "retry" and event._delivery.position in self.dropped:
+            outcome.kind = "dead"
+        if outcome.kind == "retry" and outcome.retry_in_s <= self._patience_s:
             outcome.order_key = event._key
             self._on_outcome(outcome)
             self._retry(lane, event, outcome.retry_in_s)
@@ -225,6 +232,9 @@ class Pool:
 
     def drop(self, positions: frozenset[int], reason: str) -> None:
         """Run deliveries no more that wait in memory; attempts under way come to their end."""
+        if len(self.dropped) > _MAX_DROPPED:
+            self.dropped.clear()  # whatever was in hand then is over by now
+        self.dropped.update(positions)
         for timer, retry in list(self._retries.items()):
             if retry.event._delivery.position in positions:
                 timer.cancel()

@@ -31,6 +31,7 @@ def erase(journal: Journal, positions: Sequence[int]) -> int:
 
     Errors may quote them, and so may the keys of their order: records of their attempts go, too.
     """
+    positions = [p for p in positions if place_of(p)[0] == journal.worker]
     _blank_settled(journal, frozenset(positions))
     count = 0
     for position in positions:

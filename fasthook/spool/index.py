@@ -164,13 +164,12 @@ class Index:
 
     def _forget(self, positions: Sequence[int]) -> None:
         """They do not run; and what was said of them that may quote them goes."""
-        self._set_state(positions, State.FORGOTTEN, list(State))
+        if not positions:
+            return
+        self._set_state(positions, State.FORGOTTEN, list(State), 0)
         self._give_up_parts(positions)
-        for statement in (
-            "UPDATE failures SET error = '' WHERE position IN carray(?)",
-            "UPDATE parts SET order_key = '' WHERE position IN carray(?)",
-        ):
-            self._ask(statement, (_integers(positions),))
+        for table in ("failures", "parts"):
+            self._ask(f"DELETE FROM {table} WHERE position IN carray(?)", (_integers(positions),))
 
     def purge(self) -> None:
         """What was deleted or overwritten is in no file any more, as far as readers let us."""

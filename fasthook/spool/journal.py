@@ -169,7 +169,9 @@ class Journal:
 
         Read without a map: pages of a map would count as ours, a million events of them.
         """
-        _, number, offset = place_of(position)
+        worker, number, offset = place_of(position)
+        if worker != self.worker:
+            return None
         return read_record(segment_path(self.folder, number), offset)
 
     def replay(self, number: int, offset: int) -> Iterator[Record | Damage]:
@@ -184,7 +186,10 @@ class Journal:
                 # It was made, and its first sync never came to an end: nothing was accepted here.
                 yield Damage(0, len(data))
                 return
-            salt = read_segment_header(data)
+            try:
+                salt = read_segment_header(data)
+            except WrongVersion as error:
+                raise WrongVersion(f"{self.path_of(number)}: {error}") from None
             yield from scan(data, salt, max(offset, SEGMENT_HEADER_BYTES))
 
     @contextlib.contextmanager

@@ -379,6 +379,11 @@ class Reader:
                 yield key, _found(row)
             low = page[-1][1] + 1
 
+    def integrity(self) -> list[str]:
+        """What is wrong with the database, in SQLite's words; reads all of it."""
+        found = [text for (text,) in self._ask("PRAGMA integrity_check(20)")]
+        return [] if found == ["ok"] else found
+
     def knows(self, key: bytes) -> bool:
         """Whether a delivery with this key is in the index, wherever."""
         return bool(self._ask("SELECT 1 FROM deliveries WHERE key = ?", (key,)))

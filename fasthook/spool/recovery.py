@@ -220,4 +220,4 @@ def _crash_of(index: Index, found: Interrupted) -> Settled:
         log.error("dead", handler=handler, position=position, attempt=attempt, error=error)
         return Settled(position, handler, "dead", attempt, now_ns, False, 0, error)
     due_ns = 0 if is_ordered else now_ns + int(_CRASH_DELAY_S * 1e9 * random.uniform(0.5, 1.5))  # noqa: S311
-    return Settled(position, handler, "crash", attempt, now_ns, False, due_ns, error)
+    return Settled(position, handler, "crash", attempt, now_ns, True, due_ns, error)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Final, Literal, NamedTuple
 
 from fasthook.spool.changes import State
+from fasthook.spool.indexer import INDEX_NAME
 from fasthook.spool.journal import place_of, position_of
 from fasthook.spool.queries import Found, Reader, name_of
 from fasthook.spool.records import (
@@ -73,6 +74,11 @@ class Verification:
         self.records: Counter[str] = Counter()  # by the name of their kind
         self.dropped = 0  # deliveries that are known, but whose segment is gone: they were old
         self.behind = 0  # deliveries that the index will have in a moment, or after the next start
+
+    def index(self) -> Iterator[Finding]:
+        """What SQLite finds wrong with the database itself."""
+        for text in self._reader.integrity():
+            yield Finding("damaged", INDEX_NAME, f"{text}; `fasthook spool rebuild` makes it again")
 
     def gaps(self) -> Iterator[Finding]:
         """Deliveries of segments that are gone: that is good if nothing of them was open."""
