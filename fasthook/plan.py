@@ -172,6 +172,7 @@ def _add_endpoint(plan: Plan, settings: EndpointSettings, config: Config, where:
     scheme = scheme_of(settings, provider, where)
     known = {registered.name: registered.handler for registered in plan.handlers}
     handlers = {name: known[name] for name in settings.handlers}
+    content = tuple(settings.content or provider.content)
     types: list[Any] = []
     orders: list[str] = []
     for name in settings.handlers:
@@ -179,6 +180,10 @@ def _add_endpoint(plan: Plan, settings: EndpointSettings, config: Config, where:
             types.append(handlers[name].payload_type)
         if handlers[name].ordered_by not in ("", *orders):
             orders.append(handlers[name].ordered_by)
+        by = handlers[name].ordered_by
+        if by.startswith("payload.") and content == ("any",):
+            what = f'{where}.content: ["any"] has no fields; expected "json" or "form", too'
+            raise ConfigError(f"{what}, since handler {name} is ordered by {by}")
     order_keys = [order_key_of(text) for text in orders]
     for network in settings.allow:
         _network(f"{where}.allow", network)

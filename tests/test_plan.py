@@ -494,6 +494,13 @@ def test_handlers_of_one_order_share_one_key(make, install):
     assert [len(e.order_keys) for e in made.endpoints] == [2, 1, 1]
 
 
+def test_an_order_by_a_field_needs_bodies_with_fields(make):
+    order = '[handlers.log]\nordered_by = "payload.id"\n'
+    with pytest.raises(ConfigError, match=r'content: \["any"\] has no fields.*payload.id'):
+        make(endpoint(more='content = ["any"]') + order)
+    make(endpoint(more='content = ["any", "json"]') + order)
+
+
 def test_the_configuration_may_order_a_handler_or_let_it_be(make, install):
     install(
         """

@@ -71,23 +71,29 @@ def command(spool: Spool, as_json: bool, ids: Sequence[str], **options: Any) -> 
     wanted = filter_of(options)
     if not ids and wanted == Filter():
         raise click.UsageError("say which: IDs, or a filter such as --since 2h or --state dead")
+    if wrong := [state.name.lower() for state in wanted.states if state not in _OVER]:
+        expected = ", ".join(state.name.lower() for state in _OVER)
+        raise click.UsageError(f"--state: {wrong[0]} can't be replayed; expected {expected}")
     if options["handler"]:
         _check_handler(spool, options["handler"])
-    if not wanted.states and not ids:
-        wanted = msgspec.structs.replace(wanted, states=(State.DEAD,))
-    if ids and not wanted.states:
-        wanted = msgspec.structs.replace(wanted, states=_OVER)
-    found = _named(spool, ids, wanted) if ids else spool.reader.oldest_first(wanted)
+    if not wanted.states:
+        states = _OVER if ids else (State.DEAD,)
+        wanted = msgspec.structs.replace(wanted, states=states)
+    source = _named(spool, ids, wanted) if ids else spool.reader.oldest_first(wanted)
+    search = _Search(spool, source, options["handler"])
     if options["dry_run"]:
-        _show(found, as_json)
-        return
-    with Orders(spool.path) as orders:
-        replay = _Replay(spool.reader, orders, options["handler"])
-        try:
-            replay.run(found, options["rate"], options["stop_after"])
-        except KeyboardInterrupt:
-            say("interrupted")
-    _report(replay, as_json)
+        _show(search, as_json)
+    else:
+        with Orders(spool.path) as orders:
+            replay = _Replay(spool.reader, orders, options["handler"])
+            try:
+                replay.run(search, options["rate"], options["stop_after"])
+            except KeyboardInterrupt:
+                replay.ended = "interrupted"
+        _report(replay, as_json)
+    search.check(wanted.endpoint)
+    if not options["dry_run"] and replay.ended:
+        sys.exit(1)
 
 
 def _check_handler(spool: Spool, name: str) -> None:
@@ -97,13 +103,14 @@ def _check_handler(spool: Spool, name: str) -> None:
 
 
 def _named(spool: Spool, ids: Sequence[str], wanted: Filter) -> Iterator[Found]:
+    """Those with these ids or names, each once; ends the command if there is none with one."""
+    found: dict[int, Found] = {}
     for text in ids:
-        count = 0
-        for found in _with_id(spool.reader, text, wanted):
-            count += 1
-            yield found
-        if not count:
+        named = list(_with_id(spool.reader, text, wanted)) if text else []
+        if not named:
             fail(f"{text!r}: no event with this id or name is done, dead or ignored")
+        found |= {delivery.position: delivery for delivery in named}
+    return iter(sorted(found.values()))
 
 
 def _with_id(reader: Reader, text: str, wanted: Filter) -> Iterator[Found]:
@@ -117,8 +124,44 @@ def _with_id(reader: Reader, text: str, wanted: Filter) -> Iterator[Found]:
         yield from reader.oldest_first(msgspec.structs.replace(wanted, event_id=text))
 
 
-def _show(found: Iterator[Found], as_json: bool) -> None:
+class _Search:
+    """Those that can run: an iterator; and how many can't, and why."""
+
+    def __init__(self, spool: Spool, source: Iterator[Found], handler: str) -> None:
+        self._spool = spool
+        self._handler = handler
+        self._has = {e.name for e in spool.settings.endpoint if handler in e.handlers}
+        self._iterator = self._usable(source)
+        self.found = self.gone = self.foreign = 0
+
+    def __iter__(self) -> Iterator[Found]:
+        return self._iterator
+
+    def _usable(self, source: Iterator[Found]) -> Iterator[Found]:
+        for delivery in source:
+            self.found += 1
+            if self._handler and delivery.endpoint not in self._has:
+                self.foreign += 1
+            elif self._spool.reader.kept(delivery.position) is None:
+                self.gone += 1
+            else:
+                yield delivery
+
+    def check(self, endpoint: str) -> None:
+        """Say what could not run; ends the command if that was something."""
+        if not self.found:
+            self._spool.check_endpoint(endpoint)
+        if self.foreign:
+            raise click.UsageError(
+                f"--handler: {self._handler!r} is none of the endpoints of {self.foreign} events"
+            )
+        if self.gone:
+            fail(f"{self.gone} events have no body any more, and can't run")
+
+
+def _show(search: _Search, as_json: bool) -> None:
     count = 0
+    found = iter(search)
     while page := list(itertools.islice(found, _PAGE)):
         echo_deliveries(page, as_json)
         count += len(page)
@@ -142,7 +185,7 @@ class _Replay:
         self._handler = handler
         self.is_service = orders.is_service
         self.count = 0
-        self.has_stopped = False
+        self.ended = ""  # why it ended early
 
     def run(self, found: Iterable[Found], rate: float | None, first: int) -> None:
         """Until all are ordered, or the first ones have all failed."""
@@ -150,14 +193,21 @@ class _Replay:
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
             task = progress.add_task("replaying", total=None)
             source = iter(found)
-            first = min(first, MAX_POSITIONS) if self.is_service else 0
-            began_ns = time.time_ns()
-            watched = self._order(itertools.islice(source, first)) if first else []
-            if watched and self._has_failed(watched, began_ns):
-                self.has_stopped = True
-                return
             chunk = max(1, int(min(_CHUNK, (rate or _CHUNK / _TURN_S) * _TURN_S)))
-            while positions := self._order(itertools.islice(source, chunk)):
+            began_ns = time.time_ns()
+            watched: list[int] = []
+            first = min(first, MAX_POSITIONS) if self.is_service else 0
+            while True:
+                size = min(chunk, first - len(watched)) if len(watched) < first else chunk
+                positions = self._order(itertools.islice(source, size))
+                if len(watched) < first:
+                    watched += positions
+                    is_last = len(watched) == first or len(positions) < size
+                    if is_last and watched and self._has_failed(watched, began_ns):
+                        self.ended = f"stopped: the first {len(watched)} have all failed"
+                        return
+                if len(positions) < size:
+                    return
                 progress.update(task, completed=self.count)
                 if rate is not None and self.is_service:
                     time.sleep(len(positions) / rate)
@@ -181,23 +231,26 @@ class _Replay:
     def results(self, positions: Sequence[int], since_ns: int) -> _Results:
         """What became of them: one failed attempt is a failure."""
         failures = self._reader.failures_of(positions)
+        parts = self._reader.parts_of(positions)
         done = failed = 0
         for position in positions:
             found = self._reader.at(position)
             if any(failure.at_ns >= since_ns for failure in failures.get(position, ())):
                 failed += 1
-            elif found is not None and found.state == State.DONE:
-                done += 1
+            elif self._handler:
+                mine = [p for p in parts.get(position, ()) if p.handler == self._handler]
+                done += any(part.state == State.DONE for part in mine)
+            else:
+                done += found is not None and found.state == State.DONE
         return _Results(done, failed, len(positions) - done - failed)
 
 
 def _report(replay: _Replay, as_json: bool) -> None:
     if as_json:
-        echo_json({"events": replay.count, "stopped": replay.has_stopped})
+        echo_json({"events": replay.count, "stopped": bool(replay.ended)})
     elif not replay.is_service and replay.count:
         click.echo(f"{replay.count} events run when the service starts")
     else:
         click.echo(f"{replay.count} events run again")
-    if replay.has_stopped:
-        say(f"stopped: the first {replay.count} have all failed; `fasthook dead` says why")
-        sys.exit(1)
+    if replay.ended:
+        say(f"{replay.ended}; `fasthook dead` says what failed, and why")

@@ -209,14 +209,23 @@ class Index:
                 continue  # it is still to run, or there is nothing to run any more
             if replayed.handler:
                 again = (position, replayed.handler, int(State.PENDING))
-                others = (position, EVERY_OTHER, int(State.DONE))
                 self._ask("INSERT OR REPLACE INTO parts VALUES (?, ?, 0, ?, 0, '', 0)", again)
-                self._ask("INSERT OR IGNORE INTO parts VALUES (?, ?, 0, ?, 0, '', 0)", others)
+                self._rest_is_done(position)
                 continue
-            dead = (position, int(State.DEAD))
-            self._ask("DELETE FROM parts WHERE position = ? AND state = ?", dead)
-            if not self._connection.changes():
+            self._ask(
+                "UPDATE parts SET state = ?, attempt = 0, due_ns = 0, crashes = 0 "
+                "WHERE position = ? AND state = ?",
+                (int(State.PENDING), position, int(State.DEAD)),
+            )
+            if self._connection.changes():
+                self._rest_is_done(position)
+            else:
                 self._ask("DELETE FROM parts WHERE position = ?", (position,))
+
+    def _rest_is_done(self, position: int) -> None:
+        """Only those handlers run which have a part: others may have been added since."""
+        rest = (position, EVERY_OTHER, int(State.DONE))
+        self._ask("INSERT OR IGNORE INTO parts VALUES (?, ?, 0, ?, 0, '', 0)", rest)
 
     # --- asking -----------------------------------------------------------------------------------
 

@@ -357,8 +357,7 @@ def test_errors_are_erased_from_the_index(runs, dead, hooks):
     hooks.run("forget", "--where", IS_MINE)
     if runs:
         assert dead.stop() == 0
-    mine, theirs = failures(hooks)
-    assert mine == ""
+    (theirs,) = failures(hooks)
     assert OTHER in theirs
     data = b"".join(path.read_bytes() for path in hooks.spool.glob("index.db*"))
     assert MAIL.encode() not in data
@@ -374,7 +373,7 @@ def test_errors_that_quote_the_body_are_gone_from_every_file(runs, dead, hooks):
         assert dead.stop() == 0
     assert_erased(hooks)
     hooks.run("spool", "rebuild")
-    assert failures(hooks)[0] == ""
+    assert not any(MAIL in error for error in failures(hooks))
 
 
 def test_the_key_of_its_order_is_gone_too(hooks):
