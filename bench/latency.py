@@ -103,9 +103,8 @@ def main() -> None:
             process.wait()
     cuts = statistics.quantiles(latencies_s, n=1000)
     print(f"maximum {maximum:,.0f}/s; sent {rate:,.0f}/s, {len(latencies_s):,} answers")
-    print(
-        f"p50 {cuts[499] * 1e3:.1f} ms  p99 {cuts[989] * 1e3:.1f} ms  p99.9 {cuts[998] * 1e3:.1f} ms"
-    )
+    for name, cut in (("p50", 499), ("p99", 989), ("p99.9", 998)):
+        print(f"{name} {cuts[cut] * 1e3:.1f} ms")
     print(f"not 202: {len(refused)}")
 
 

@@ -172,18 +172,11 @@ def _add_endpoint(plan: Plan, settings: EndpointSettings, config: Config, where:
     scheme = scheme_of(settings, provider, where)
     known = {registered.name: registered.handler for registered in plan.handlers}
     handlers = {name: known[name] for name in settings.handlers}
-    content = tuple(settings.content or provider.content)
-    types: list[Any] = []
-    orders: list[str] = []
-    for name in settings.handlers:
-        if handlers[name].payload_type not in types:
-            types.append(handlers[name].payload_type)
-        if handlers[name].ordered_by not in ("", *orders):
-            orders.append(handlers[name].ordered_by)
-        by = handlers[name].ordered_by
-        if by.startswith("payload.") and content == ("any",):
-            what = f'{where}.content: ["any"] has no fields; expected "json" or "form", too'
-            raise ConfigError(f"{what}, since handler {name} is ordered by {by}")
+    types: list[Any] = []  # compared, since not all types can be hashed
+    for handler in handlers.values():
+        if handler.payload_type not in types:
+            types.append(handler.payload_type)
+    orders = _orders(settings, handlers, provider, where)
     order_keys = [order_key_of(text) for text in orders]
     for network in settings.allow:
         _network(f"{where}.allow", network)
@@ -221,6 +214,18 @@ def _add_endpoint(plan: Plan, settings: EndpointSettings, config: Config, where:
     plan.statuses[settings.name] = settings.status or provider.status
     plan.body_limits[settings.path.encode()] = settings.max_body or config.server.max_body
     plan.warnings.extend(f"{where}: {text}" for text in _doubts(settings, provider, scheme))
+
+
+def _orders(
+    settings: EndpointSettings, handlers: dict[str, Handler], provider: Provider, where: str
+) -> list[str]:
+    """The distinct keys by which handlers want their events ordered."""
+    for name, handler in handlers.items():
+        is_field = handler.ordered_by.startswith("payload.")
+        if is_field and tuple(settings.content or provider.content) == ("any",):
+            what = f'{where}.content: ["any"] has no fields; expected "json" or "form", too'
+            raise ConfigError(f"{what}, since handler {name} is ordered by {handler.ordered_by}")
+    return list(dict.fromkeys(h.ordered_by for h in handlers.values() if h.ordered_by))
 
 
 def provider_of(settings: EndpointSettings, where: str) -> Provider:
