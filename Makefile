@@ -13,8 +13,12 @@ SYSTEM_PACKAGES = nginx-light curl openssl wrk strace
 run: install
 	$(BIN)/python -m fasthook.cli.demo
 
+# Commands are tried on services of their own, and mostly wait for them: many at a time.
+SLOW_TESTS = tests/cli tests/test_control.py
+
 test: install system lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 6 $(SLOW_TESTS)
+	$(BIN)/python -m pytest $(addprefix --ignore=,$(SLOW_TESTS))
 
 torture: install system
 	FASTHOOK_TORTURE=full $(BIN)/python -m pytest tests/torture -rP

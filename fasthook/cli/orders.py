@@ -14,12 +14,6 @@ from fasthook.spool.lock import InUse
 from fasthook.spool.offline import Offline
 
 
-def check_spool(path: Path) -> None:
-    """Raise `ConfigError` where there is no spool: commands make none."""
-    if not (path / "journal").is_dir():
-        raise ConfigError(f"{path}: there is no spool; `fasthook serve` makes it")
-
-
 @contextlib.contextmanager
 def spool_errors(path: Path) -> Iterator[None]:
     """Turn what the spool's files raise into a `ConfigError` that names the file."""
@@ -31,6 +25,13 @@ def spool_errors(path: Path) -> Iterator[None]:
         raise ConfigError(f"{error.filename or path}: {error.strerror or error}") from None
     except (apsw.Error, FasthookError) as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def check_spool(path: Path) -> None:
+    """Raise `ConfigError` where there is no spool: commands make none."""
+    with spool_errors(path):
+        if not (path / "journal").is_dir():
+            raise ConfigError(f"{path}: there is no spool; `fasthook serve` makes it")
 
 
 class Orders:

@@ -249,7 +249,7 @@ def _report(replay: _Replay, as_json: bool) -> None:
     if as_json:
         echo_json({"events": replay.count, "stopped": bool(replay.ended)})
     elif not replay.is_service and replay.count:
-        click.echo(f"{replay.count} events run when the service starts")
+        click.echo(f"{replay.count} events run when the service starts, at its own pace")
     else:
         click.echo(f"{replay.count} events run again")
     if replay.ended:

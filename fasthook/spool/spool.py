@@ -20,6 +20,7 @@ from fasthook.spool.changes import State
 from fasthook.spool.claims import NAME as CLAIMS
 from fasthook.spool.claims import Claims
 from fasthook.spool.committer import RETRY_AFTER_S, Batch, Committed, Committer, Entry
+from fasthook.spool.filesystem import check_filesystem
 from fasthook.spool.index import Index
 from fasthook.spool.indexer import INDEX_NAME, Indexer, ReadBack, Settings
 from fasthook.spool.journal import SEGMENT_BYTES, Journal, make_folder
@@ -73,6 +74,7 @@ class Spool:
         `WrongVersion` where another version of fasthook made it, `OSError` and `apsw.Error`.
         """
         make_folder(path)
+        check_filesystem(path)
         self.path = path
         self._on_commit = on_commit
         self._on_read_back = on_read_back
