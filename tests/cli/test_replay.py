@@ -423,7 +423,7 @@ def test_while_no_service_runs_they_run_at_the_next_start_and_once(hooks, dead):
     serving = dead("a", "b")
     assert serving.stop() == 0
     result = hooks.run("replay", "--state", "dead")
-    assert result.stdout == "2 events run when the service starts\n"
+    assert result.stdout == "2 events run when the service starts, at its own pace\n"
     assert hooks.states() == {"a": "pending", "b": "pending"}
     hooks.run("replay", "--state", "dead")
 
