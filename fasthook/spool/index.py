@@ -74,6 +74,8 @@ class Index:
         # A crash may take the last transactions, and the cursor with them: they are read again.
         self._ask("PRAGMA synchronous = NORMAL")
         self._ask("PRAGMA secure_delete = ON")  # errors may quote what is to be forgotten
+        # Seldom: a checkpoint syncs, and the journal's own syncs wait for that (bench/latency.py).
+        self._ask("PRAGMA wal_autocheckpoint = 16000")  # pages: as many bytes as the limit below
         self._ask("PRAGMA journal_size_limit = 67108864")
         with transaction(self._connection):
             (version,) = self._ask("PRAGMA user_version")[0]
