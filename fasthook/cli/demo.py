@@ -84,6 +84,8 @@ def main() -> None:
         for line in (
             f"{command} send stripe -c {config}",
             f"{command} send github -c {config} --event pull_request --count 100",
+            f"{command} events -c {config}",
+            f"{command} rejects -c {config}",
             "curl http://127.0.0.1:8081/metrics",
         ):
             click.echo(f"  {line}")

@@ -82,8 +82,8 @@ def command(spool: Spool, as_json: bool, where: str | None, dry_run: bool, **opt
             endpoints.update(delivery.endpoint for delivery in found)
     if not count:
         spool.check_endpoint(wanted.endpoint)
-        if wanted.event_id:
-            fail(f"--id: no event {wanted.event_id!r} has a head and body")
+        if wanted.event_id and not spool.reader.newest(wanted, 1):
+            fail(f"--id: no event {wanted.event_id!r} is known")
     # What was refused can't be told apart: nobody knows whose it was.
     bodies = rejects.forget(spool.path / REJECTS_NAME, sorted(endpoints))
     if as_json:
