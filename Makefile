@@ -21,7 +21,8 @@ test: install system lint
 	$(BIN)/python -m pytest $(addprefix --ignore=,$(SLOW_TESTS))
 
 torture: install system
-	FASTHOOK_TORTURE=full $(BIN)/python -m pytest tests/torture -rP
+	FASTHOOK_TORTURE=full $(BIN)/python -m pytest --timeout 7200 -rP \
+	  tests/torture tests/spool/test_powerloss.py tests/spool/test_machine.py
 
 install: $(VENV)/installed
 

@@ -229,6 +229,7 @@ class Committer:
             for later in outcomes:
                 changes.add(later)
             changes.put_back += put_back
-            lag.cursor = Cursor(*self._journal.end)
+            if positions:  # else the journal's end may still be that of a segment of an earlier run
+                lag.cursor = Cursor(*self._journal.end)
             if len(changes) >= _INDEX_CHANGES:
                 lag.news.notify()

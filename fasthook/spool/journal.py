@@ -114,7 +114,7 @@ class Journal:
             _write_all(self._fd, pieces)
             if self._syncs:
                 os.fdatasync(self._fd)
-        except OSError:
+        except BaseException:  # whatever it is: what was written is not where we believe
             self._give_up()
             raise
         self._offset = self._sizes[self._number] = end

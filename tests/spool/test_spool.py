@@ -316,3 +316,24 @@ def test_an_index_that_fails_holds_nothing_up_and_catches_up(tmp_path, monkeypat
         )
 
     run(tmp_path, scenario)
+
+
+def test_what_is_not_for_the_journal_does_not_move_the_cursor_back(tmp_path):
+    """Else the next start reads a segment twice, and counts the deaths of workers in it twice."""
+
+    async def store(harness):
+        await harness.commit(delivery("a"))
+
+    run(tmp_path, store)
+
+    async def put_back(harness):
+        index = harness.spool._indexer._index
+        before = index.cursor(0)
+        harness.spool.put_back(0)  # a position that is none: nothing changes
+        while not harness.commits:
+            await asyncio.sleep(0.001)
+        await harness.due()  # comes after what was to be indexed
+        assert before.offset > 0
+        assert index.cursor(0) == before
+
+    run(tmp_path, put_back)
