@@ -1,14 +1,15 @@
 # make run    install, and serve a demonstration
 # make test   install what the tests need, check everything, run all tests
+# make interpreted   for work on the code: forget its compiled form until the next install
 # make torture   the long forms of tests/torture: an hour of kills, full disks and flipped bits
 
 PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 # Debian's names. Installed where we may; where they are missing, CI fails and others are told.
-SYSTEM_PACKAGES = nginx-light curl openssl wrk strace
+SYSTEM_PACKAGES = nginx-light curl openssl wrk strace gcc libc6-dev
 
-.PHONY: run test torture install system lint clean
+.PHONY: run test torture install interpreted system lint clean
 
 run: install
 	$(BIN)/python -m fasthook.cli.demo
@@ -16,24 +17,37 @@ run: install
 # Commands are tried on services of their own, and mostly wait for them: many at a time.
 SLOW_TESTS = tests/cli tests/test_control.py
 
-test: install system lint
+test: system install lint
 	$(BIN)/python -m pytest -n 6 $(SLOW_TESTS)
 	$(BIN)/python -m pytest $(addprefix --ignore=,$(SLOW_TESTS))
+	FASTHOOK_TEST=compiled $(BIN)/python -m pytest tests/wire tests/intake tests/dispatch tests/spool
 
-torture: install system
+torture: system install
 	FASTHOOK_TORTURE=full $(BIN)/python -m pytest --timeout 7200 -rP \
 	  tests/torture tests/spool/test_powerloss.py tests/spool/test_machine.py
 
 install: $(VENV)/installed
 
-$(VENV)/installed: pyproject.toml constraints.txt
+# Compiled anew when its source changes: a compiled module stands before its source.
+COMPILED = fasthook/line.py $(wildcard $(addsuffix /*.py,$(addprefix fasthook/,wire intake dispatch spool)))
+# 1 where there are a C compiler and Python's headers; `make COMPILE=0 ...` does without.
+COMPILE ?= $(shell command -v cc >/dev/null && $(PYTHON) -c 'import pathlib, sysconfig; \
+  print(int(pathlib.Path(sysconfig.get_path("include"), "Python.h").exists()))')
+
+$(VENV)/installed: pyproject.toml constraints.txt $(COMPILED)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[test]'
+	$(if $(filter 1,$(COMPILE)),,@echo "not compiled (no C compiler, or no Python.h): slower")
+	PIP_CONSTRAINT=constraints.txt HATCH_BUILD_HOOKS_ENABLE=$(filter 1,$(COMPILE)) $(BIN)/python -m pip \
+	  install -q --disable-pip-version-check -c constraints.txt -e '.[test]'
 	touch $@
+
+# Without this a change is only seen after the next `make install`.
+interpreted:
+	find fasthook . -maxdepth 3 -path ./$(VENV) -prune -o -name '*.so' -print | xargs rm -f
 
 system:
 	@missing=""; \
-	for program in nginx curl openssl wrk strace; do \
+	for program in nginx curl openssl wrk strace cc; do \
 	  PATH="$$PATH:/usr/sbin" command -v $$program >/dev/null || missing="$$missing $$program"; \
 	done; \
 	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \

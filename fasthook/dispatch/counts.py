@@ -3,7 +3,19 @@
 from bisect import bisect_left
 from typing import Final
 
-BUCKETS_S: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0)
+BUCKETS_S: Final[tuple[float, ...]] = (
+    0.001,
+    0.005,
+    0.01,
+    0.05,
+    0.1,
+    0.5,
+    1.0,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
+)
 FIRST_BUCKET_S: Final = BUCKETS_S[0]
 
 

@@ -212,7 +212,7 @@ def _tree_of(paths: Sequence[str]) -> dict[str, Any] | None:
     """Keys → the tree below them, or None for a leaf; None where structs can't say it."""
     tree: dict[str, Any] = {}
     for path in paths:
-        node = tree
+        node: Any = tree
         *parents, last = path.split(".")
         if any(key.isascii() and key.isdigit() for key in (*parents, last)):
             return None  # an index into a list
@@ -227,19 +227,22 @@ def _tree_of(paths: Sequence[str]) -> dict[str, Any] | None:
 
 
 def _envelope_type(name: str, tree: dict[str, Any]) -> Any:
-    fields = []
+    fields: list[Any] = []
     for index, (key, below) in enumerate(tree.items()):
-        inner = str | int | None if below is None else _envelope_type(f"{name}{index}", below)
+        inner: Any = str | int | None if below is None else _envelope_type(f"{name}{index}", below)
         # Attributes are numbered, since a key need not be a Python name.
-        fields.append((f"f{index}", inner | None, msgspec.field(default=None, name=key)))
+        nothing: Any = None
+        field = msgspec.field(default=nothing, name=key)
+        fields.append((f"f{index}", inner | None, field))
     return msgspec.defstruct(name, fields)
 
 
 def _attribute_path(tree: dict[str, Any], path: str) -> list[str]:
     attributes = []
+    node: Any = tree
     for key in path.split("."):
-        attributes.append(f"f{list(tree).index(key)}")
-        tree = tree[key]
+        attributes.append(f"f{list(node).index(key)}")
+        node = node[key]
     return attributes
 
 

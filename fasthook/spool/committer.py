@@ -102,11 +102,11 @@ class Committer:
         self._batches: SimpleQueue[Batch | None] = SimpleQueue()
         self._rests_until = 0.0
         self._last_error = ""
-        self._thread = threading.Thread(target=self._run, name="fasthook-journal", daemon=True)
+        self._writer = threading.Thread(target=self._run, name="fasthook-journal", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
-        self._thread.start()
+        self._writer.start()
 
     def submit(self, batch: Batch) -> None:
         """Have a batch written."""
@@ -115,7 +115,7 @@ class Committer:
     def finish(self) -> None:
         """End once everything submitted is written; waits."""
         self._batches.put(None)
-        self._thread.join()
+        self._writer.join()
 
     def _run(self) -> None:
         while (batch := self._batches.get()) is not None:

@@ -75,11 +75,11 @@ class Indexer:
         self._prune_next_s = -1.0  # -1: nothing but what the settings say
         self._pruned_at = self._counted_at = time.monotonic()
         self.counts: dict[State, int] = {}  # of some seconds ago
-        self._thread = threading.Thread(target=self._run, name="fasthook-index", daemon=True)
+        self._follower = threading.Thread(target=self._run, name="fasthook-index", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
-        self._thread.start()
+        self._follower.start()
 
     def read_back(self, count: int, max_bytes: int) -> None:
         """Have up to `count` deliveries brought that are due, and not many more bytes."""
@@ -96,7 +96,7 @@ class Indexer:
         with self._lag.news:
             self._is_closing = True
             self._lag.news.notify()
-        self._thread.join()
+        self._follower.join()
 
     def _run(self) -> None:
         while True:

@@ -10,6 +10,7 @@ import resource
 import socket
 import time
 from collections.abc import Callable
+from typing import cast
 
 from fasthook.errors import Rejection
 from fasthook.wire.answers import DateLine
@@ -148,9 +149,10 @@ class Listener:
         if not task.cancelled() and (error := task.exception()) is not None:
             self.failed(error, "")
 
-    def _new_connection(self) -> Connection:
+    def _new_connection(self) -> asyncio.Protocol:
         reader = RequestReader(self._body_limit, self._small_body, self.budget, self._singletons)
-        return Connection(self, reader, self._receive, self._loop.time)
+        connection = Connection(self, reader, self._receive, self._loop.time)
+        return cast(asyncio.Protocol, connection)
 
     def arrived(self, connection: Connection) -> None:
         """A connection has bytes to look at; see `Connection.advance`."""

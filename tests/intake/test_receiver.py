@@ -159,6 +159,7 @@ def test_a_rejection_carries_client_and_endpoint():
 
 
 @pytest.mark.parametrize("name", PROVIDERS)
+@pytest.mark.patches
 def test_before_the_signature_nothing_is_decoded_and_no_token_is_taken(name):
     plain = endpoint_of(name)
     identifier, bucket = Counting(plain.identifier), Counting(TokenBucket(1, 1))

@@ -381,9 +381,12 @@ def test_ten_thousand_signatures_are_refused_quickly(name):
     more = between.join([one] * 10_000)
     request = with_header(request, header_of(name), value_of(name, request) + between + more)
 
-    start = time.thread_time()
-    refused(SCHEMES[name], request, as_=NoSignature)
-    assert time.thread_time() - start < 0.1
+    took_s = []
+    for _ in range(3):  # one of them may have to collect garbage
+        start = time.thread_time()
+        refused(SCHEMES[name], request, as_=NoSignature)
+        took_s.append(time.thread_time() - start)
+    assert min(took_s) < 0.1
 
 
 # --- other kinds ----------------------------------------------------------------------------------
@@ -508,6 +511,7 @@ def test_a_keyed_hash_is_the_hmac_of_the_standard_library(key, pieces, name):
     assert KeyedHash(key, name).digest(*pieces) == hmac.digest(key, b"".join(pieces), name)
 
 
+@pytest.mark.patches
 def test_a_forged_body_is_hashed_once():
     """A forgery must not cost more than what is genuine."""
     hashed = []

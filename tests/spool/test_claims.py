@@ -66,6 +66,7 @@ def test_an_event_at_two_workers_at_once_is_stored_by_one(tmp_path):
     assert not refused
 
 
+@pytest.mark.patches
 def test_without_claims_both_would_store_it(tmp_path, monkeypatch):
     monkeypatch.setattr("fasthook.spool.spool._claims", lambda path, worker: (None, None))
     fresh, _ = asyncio.run(race(tmp_path, 500))

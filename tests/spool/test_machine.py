@@ -451,6 +451,7 @@ def _only_what_is_waited_for(monkeypatch):
     monkeypatch.setattr(indexer, "_INDEX_S", 0.0005)
 
 
+@pytest.mark.patches
 def test_a_spool_does_what_its_model_does():
     run_state_machine_as_test(
         SpoolMachine,

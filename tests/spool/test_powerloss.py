@@ -387,6 +387,7 @@ def test_a_power_loss_leaves_nothing_of_what_was_to_be_forgotten(folder):
     assert findings.all() == {}
 
 
+@pytest.mark.patches
 def test_a_power_loss_while_a_full_spool_is_pruned_loses_nothing_that_was_acked(folder):
     # (A dead letter keeps its body, and in segments as small as these nearly all have one.)
     failures = ("retry",)
@@ -396,6 +397,7 @@ def test_a_power_loss_while_a_full_spool_is_pruned_loses_nothing_that_was_acked(
     assert findings.all() == {}
 
 
+@pytest.mark.patches
 def test_a_power_loss_while_old_segments_are_pruned_loses_nothing_that_was_acked(folder):
     recorded = Recorded(folder, seed=4, orders=(), pages=1000, retention_s=0.02)
     assert recorded.is_pruned

@@ -127,6 +127,7 @@ def test_without_syncs_a_failing_one_would_go_unnoticed(tmp_path):
 
 
 @pytest.mark.usefixtures("one_failing_sync")
+@pytest.mark.patches
 def test_a_failing_sync_refuses_its_batch_and_nothing_after_it(tmp_path, monkeypatch):
     monkeypatch.setattr("fasthook.spool.committer._PAUSE_S", 0.0)
 
@@ -182,6 +183,7 @@ def test_a_directory_is_for_one_service_and_private(tmp_path):
         assert stat.S_IMODE(path.stat().st_mode) == wanted, path
 
 
+@pytest.mark.patches
 def test_damage_in_the_middle_costs_one_record(tmp_path):
     journal = Journal(tmp_path / "0")
     _, second, third = journal.write([(ACCEPTED, [b"a" * 50, x]) for x in (b"1", b"2", b"3")])
@@ -229,6 +231,7 @@ def test_a_record_that_is_damaged_later_is_set_apart(tmp_path):
     run(tmp_path, after)
 
 
+@pytest.mark.patches
 def test_old_segments_are_dropped_unless_something_in_them_is_open(tmp_path):
     async def store(event_id, kind):
         async def scenario(harness):
@@ -291,6 +294,7 @@ def test_a_full_spool_drops_bodies_of_what_is_done_before_its_time_and_nothing_e
     run(tmp_path, again)
 
 
+@pytest.mark.patches
 def test_an_index_that_fails_holds_nothing_up_and_catches_up(tmp_path, monkeypatch):
     async def scenario(harness):
         real = harness.spool._indexer._index.apply

@@ -111,8 +111,12 @@ def test_kill_and_power_cut_at_the_kth_sync_lose_nothing(site):
 
 
 def test_the_check_of_syncs_finds_what_is_answered_early(site):
-    service = site()
-    load, cut = killed_at_sync(service, 40, "early")
-    sets = check(service, load.tried, load.acked)
-    say_sets("kill at the k-th sync, control", sets, bytes_cut=cut)
-    assert sets.lost
+    # A kill finds something in its batch by chance: most of the time, and in five tries for sure.
+    for k in range(40, 45):
+        service = site()
+        load, cut = killed_at_sync(service, k, "early")
+        sets = check(service, load.tried, load.acked)
+        say_sets("kill at the k-th sync, control", sets, bytes_cut=cut)
+        if sets.lost:
+            return
+    pytest.fail("answers before the sync were not found")

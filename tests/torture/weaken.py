@@ -10,6 +10,7 @@ import threading
 import time
 from typing import Any
 
+import tests.interpreted  # noqa: F401 - first: what is compiled can't be weakened
 from fasthook import line
 from fasthook.cli import main
 from fasthook.dispatch import lane
