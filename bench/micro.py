@@ -16,7 +16,7 @@ import msgspec
 import orjson
 
 from bench.workload import SECRET, push_body, request
-from fasthook.intake.signatures import KeyedHash
+from fasthook.intake.comparing import KeyedHash
 
 
 def best_us(function: Callable[[], object], number: int = 5000) -> float:

@@ -104,6 +104,10 @@ class Endpoint(_Table, frozen=True, kw_only=True):
     tolerance: Duration | None = None
     content: tuple[Literal["json", "form", "any"], ...] = ()
     public_url: str = ""
+    #: "observe": what is not genuine is accepted like the rest, and reported: for a migration.
+    mode: Literal["enforce", "observe"] = "enforce"
+    #: What the provider's scheme asks for beside the secret, such as PayPal's webhook_id.
+    config: dict[str, str] = {}
     #: Keep head and body of refused requests for a while, to find out why; they are not verified.
     keep_rejected: bool = False
 

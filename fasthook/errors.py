@@ -25,8 +25,8 @@ class Rejection(FasthookError):
     sender can't be trusted to say it.
     """
 
-    status: ClassVar[int] = 400
-    answer: ClassVar[str] = "bad request"
+    status: int = 400
+    answer: str = "bad request"
     closes: ClassVar[bool] = False
     retry_after_s: int = 0
     #: Names of the methods that are allowed, for 405 alone.
@@ -137,6 +137,19 @@ class NotGenuine(Rejection):
     answer = "signature verification failed"
 
 
+class HandshakeRefused(Rejection):
+    """Somebody asks for what the endpoint's configuration does not have; the status is the
+    provider's.
+    """
+
+    status = 403
+    answer = "forbidden"
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class NoSignature(NotGenuine):
     """The signature, or something that the signature needs, is missing or malformed."""
 
@@ -178,7 +191,7 @@ class Shed(Rejection):
         super().__init__(message)
         self.retry_after_s = max(1, int(retry_after_s + 0.999))
         if too_many:
-            self.status = 429  # type: ignore[misc]
+            self.status = 429
 
 
 class RateExceeded(Shed):

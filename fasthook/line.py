@@ -25,7 +25,7 @@ from fasthook.intake.limiter import ClientBuckets
 from fasthook.intake.network import Clients
 from fasthook.intake.receiver import Receiver
 from fasthook.logs import Log
-from fasthook.model import Delivery, Handler, Outcome, Request, Undecodable
+from fasthook.model import Delivery, Handler, Outcome, Reply, Request, Undecodable
 from fasthook.plan import Plan
 from fasthook.spool.changes import EVERY_OTHER, Part, State
 from fasthook.spool.committer import Committed, Entry
@@ -62,7 +62,7 @@ class Line:
         self._is_id_signed = {e.name: e.is_id_signed for e in plan.endpoints}
         self._unsigned = {e.name for e in plan.endpoints if e.provider == "none"}
         self._keeps_rejected = {e.name for e in plan.endpoints if e.keep_rejected}
-        self._success = {name: render(status) for name, status in plan.statuses.items()}
+        self._success = {name: _rendered(reply) for name, reply in plan.answers.items()}
         self.spool = self._open_spool(config) if config.spool.durability != "none" else None
         #: See `wire.connection.Receive`.
         self.receive = self._receive_unstored if self.spool is None else self._receive_stored
@@ -163,7 +163,8 @@ class Line:
         if endpoint in self._unsigned:
             key = os.urandom(KEY_BYTES)  # nothing is signed, so nothing makes two of them the same
         else:
-            key = key_of(delivery, is_id_signed=self._is_id_signed[endpoint])
+            is_signed = self._is_id_signed[endpoint] and delivery.secret_index >= 0
+            key = key_of(delivery, is_id_signed=is_signed)
         try:
             spool.accept(Entry(key, delivery, runs, (connection, number)))
         except Rejection as rejection:
@@ -212,6 +213,8 @@ class Line:
     def _accepted(self, delivery: Delivery, kind: str) -> Answer:
         """Say and count it; what its sender is told."""
         self._requests[delivery.endpoint, kind] += 1
+        if delivery.secret_index < 0 and delivery.kind == "event":
+            self._requests[delivery.endpoint, "unverified"] += 1
         if self._logs_requests:
             fields = {
                 "endpoint": delivery.endpoint,
@@ -225,7 +228,7 @@ class Line:
         reply = delivery.reply
         if reply is None:
             return self._success[delivery.endpoint]
-        return render(reply.status, reply.body.encode(), content_type=reply.content_type)
+        return _rendered(reply)
 
     def _reject(self, rejection: Rejection, request: Request, peer: str) -> Answer:
         client, endpoint = rejection.client or peer, rejection.endpoint
@@ -437,3 +440,11 @@ def resumable(handlers: Sequence[str], parts: Sequence[Part], now_ns: int) -> Ma
             was_parked = not part.attempt and bool(part.order_key)
             resumed[name] = Resumed(part.attempt, was_parked)
     return resumed
+
+
+def _rendered(reply: Reply) -> Answer:
+    fields = tuple(reply.headers.items())
+    if reply.body:  # never a page, whatever a browser makes of it
+        fields = (*fields, ("X-Content-Type-Options", "nosniff"))
+    body = reply.body.encode()
+    return render(reply.status, body, content_type=reply.content_type, fields=fields)

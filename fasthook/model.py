@@ -58,6 +58,7 @@ class Reply(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     status: int = 200
     content_type: str = "text/plain; charset=utf-8"
     body: str = ""
+    headers: dict[str, str] = {}
 
 
 class Delivery(msgspec.Struct, gc=False):

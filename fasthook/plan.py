@@ -16,13 +16,14 @@ from fasthook.dispatch.pool import Registered, Wanted
 from fasthook.errors import ConfigError
 from fasthook.intake import catalogue
 from fasthook.intake.catalogue import Provider
+from fasthook.intake.handshakes import Greeting
 from fasthook.intake.identify import Identifier, order_key_of
 from fasthook.intake.limiter import TokenBucket
 from fasthook.intake.network import AllowList, parse_network
-from fasthook.intake.receiver import Endpoint, Greeting
+from fasthook.intake.receiver import Endpoint
 from fasthook.intake.schemes import Scheme
-from fasthook.intake.signatures import Unsigned, Verifier, verifier_of
-from fasthook.model import Handler, HandlerFactory, check_options
+from fasthook.intake.signatures import Observer, Unsigned, Verifier, verifier_of
+from fasthook.model import Handler, HandlerFactory, Reply, check_options
 from fasthook.values import Duration, Rate
 from fasthook.wire.sockets import check_address
 
@@ -50,7 +51,7 @@ class Plan(NamedTuple):
     endpoints: list[Endpoint]
     handlers: list[Registered]
     routes: dict[str, list[Wanted]]  # endpoint → its handlers
-    statuses: dict[str, int]  # endpoint → status of success
+    answers: dict[str, Reply]  # endpoint → what its senders are told when all is well
     body_limits: dict[bytes, int]  # path → bytes
     warnings: list[str]
 
@@ -187,33 +188,57 @@ def _add_endpoint(plan: Plan, settings: EndpointSettings, config: Config, where:
     except ConfigError as error:
         raise ConfigError(f"{where}.handlers: {error}") from None
     rate = settings.rate
+    greetings = _greetings(settings, provider)
     plan.endpoints.append(
         Endpoint(
             name=settings.name,
             path=settings.path.encode(),
             provider=provider.id,
-            verifier=_verifier(settings, scheme, where),
+            verifier=_verifier(settings, provider, scheme, where),
             identifier=identifier,
             bucket=TokenBucket(rate, settings.burst or max(1, round(rate))) if rate else None,
             allow=AllowList(settings.allow) if settings.allow else None,
             events=frozenset(settings.events) if settings.events is not None else None,
-            greetings=tuple(Greeting(handshake) for handshake in provider.handshakes),
+            greetings=tuple(greeting for greeting in greetings if greeting.is_signed),
+            openings=tuple(greeting for greeting in greetings if not greeting.is_signed),
             retries_429=provider.retries_429,
             security_headers=frozenset(scheme.security_headers() if scheme is not None else ()),
             is_id_signed=scheme is not None and provider.signs_event_id(scheme),
             order_keys=tuple(read for read, _ in order_keys),
             keep_rejected=settings.keep_rejected,
+            refusal_status=provider.refusal_status,
+            is_refusal_bare=provider.is_refusal_bare,
+            methods=tuple(method.encode() for method in provider.methods),
         )
     )
+    _add_routes(plan, settings, handlers, types, orders)
+    status = settings.status or provider.status
+    plan.answers[settings.name] = Reply(status, provider.answer_type, provider.answer)
+    plan.body_limits[settings.path.encode()] = settings.max_body or config.server.max_body
+    plan.warnings.extend(f"{where}: {text}" for text in _doubts(settings, provider, scheme))
+
+
+def _greetings(settings: EndpointSettings, provider: Provider) -> list[Greeting]:
+    secret = settings.secrets[0].reveal() if settings.secrets else b""
+    return [
+        Greeting(handshake, secret, settings.public_url, settings.config)
+        for handshake in provider.handshakes
+    ]
+
+
+def _add_routes(
+    plan: Plan,
+    settings: EndpointSettings,
+    handlers: dict[str, Handler],
+    types: list[Any],
+    orders: list[str],
+) -> None:
     plan.routes[settings.name] = [
         Wanted(
             name, types.index(h.payload_type), orders.index(h.ordered_by) if h.ordered_by else -1
         )
         for name, h in handlers.items()
     ]
-    plan.statuses[settings.name] = settings.status or provider.status
-    plan.body_limits[settings.path.encode()] = settings.max_body or config.server.max_body
-    plan.warnings.extend(f"{where}: {text}" for text in _doubts(settings, provider, scheme))
 
 
 def _orders(
@@ -259,16 +284,27 @@ def scheme_of(settings: EndpointSettings, provider: Provider, where: str) -> Sch
     return scheme
 
 
-def _verifier(settings: EndpointSettings, scheme: Scheme | None, where: str) -> Verifier:
+def _verifier(
+    settings: EndpointSettings, provider: Provider, scheme: Scheme | None, where: str
+) -> Verifier:
     if scheme is None:
         return Unsigned()
-    if "{url}" in scheme.message and not settings.public_url:
+    if scheme.needs_url and not settings.public_url:
         raise ConfigError(f"{where}.public_url: missing; the URL is part of what is signed")
+    missing = [name for name in scheme.settings if not settings.config.get(name)]
+    if missing:
+        raise ConfigError(f"{where}.config.{missing[0]}: missing; it is part of what is verified")
+    known_settings = [*scheme.settings, *provider.handshake_settings]
+    unknown = [name for name in settings.config if name not in known_settings]
+    if unknown:
+        known = ", ".join(known_settings) or "nothing there"
+        raise ConfigError(f"{where}.config.{unknown[0]}: unknown key; this scheme has {known}")
     try:
         secrets = [secret.reveal() for secret in settings.secrets]
-        return verifier_of(scheme, secrets, settings.public_url)
+        verifier = verifier_of(scheme, secrets, settings.public_url, settings.config)
     except ConfigError as error:
         raise ConfigError(f"{where}.secrets: {error}") from None
+    return Observer(verifier, settings.name) if settings.mode == "observe" else verifier
 
 
 def _identifier(
@@ -284,7 +320,7 @@ def _identifier(
         settings.content or provider.content,
         provider.form_payload,
         types,
-        also=[text for handshake in provider.handshakes for text in handshake.when]
+        also=[text for h in provider.handshakes if h.is_signed for text in h.when]
         + order_selectors,
     )
 
@@ -294,6 +330,8 @@ def _doubts(settings: EndpointSettings, provider: Provider, scheme: Scheme | Non
     doubts = []
     if scheme is None:
         doubts.append('provider = "none": anybody who knows the path can send')
+    elif settings.mode == "observe":
+        doubts.append('mode = "observe": what is NOT GENUINE is accepted and handled, too')
     elif not scheme.covers_body:
         doubts.append("the signature does not cover the whole body")
     if scheme is not None and scheme.timestamp and not scheme.signs_timestamp:
@@ -303,6 +341,9 @@ def _doubts(settings: EndpointSettings, provider: Provider, scheme: Scheme | Non
             doubts.append("a plain: secret stands in the file; env:, file: or credential: hide it")
         if secret.is_short:
             doubts.append(f"the secret {secret.source} is short enough to be guessed")
+    missing = [name for name in provider.handshake_settings if not settings.config.get(name)]
+    if missing:
+        doubts.append(f"config.{missing[0]} is missing: the sender's handshake is refused")
     if settings.events == ():
         doubts.append("events is empty: every event is ignored")
     return doubts

@@ -14,7 +14,6 @@ from fasthook.admin import Admin, Metrics, gauge
 from fasthook.config import Config
 from fasthook.control import MAX_ORDER_BYTES, Control
 from fasthook.errors import ConfigError
-from fasthook.intake import catalogue
 from fasthook.line import Line
 from fasthook.logs import Log
 from fasthook.plan import Plan
@@ -178,7 +177,7 @@ def _security_headers(plan: Plan) -> frozenset[bytes]:
     configured: set[bytes] = set()
     for endpoint in plan.endpoints:
         configured |= endpoint.security_headers
-    return catalogue.security_headers() | configured
+    return frozenset(configured)
 
 
 def _address_of(opened: socket.socket) -> str:

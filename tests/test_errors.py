@@ -28,6 +28,8 @@ def made(rejection: type[Rejection]) -> Rejection:
         return rejection("hush", "POST")
     if issubclass(rejection, errors.Shed):
         return rejection("hush", 2.5)
+    if issubclass(rejection, errors.HandshakeRefused):
+        return rejection("hush", 403)
     return rejection("hush")
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from fasthook import config, plan
+from fasthook.cli.providers import as_markdown
+from fasthook.intake import catalogue
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -127,3 +129,8 @@ def test_the_quick_start_works_by_its_words(tmp_path):
         check=True,
         capture_output=True,
     )
+
+
+def test_the_table_of_providers_is_the_catalogue():
+    assert as_markdown() in README
+    assert f"{len(catalogue.names())} senders are known" in README

@@ -52,5 +52,5 @@ def _row(settings: Config, made: Plan, index: int) -> dict[str, Any]:
         "provider": endpoint.provider,
         "secrets": [secret.source for secret in endpoint.secrets],
         "handlers": list(endpoint.handlers),
-        "status": made.statuses[endpoint.name],
+        "status": made.answers[endpoint.name].status,
     }

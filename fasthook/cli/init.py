@@ -55,9 +55,16 @@ def command(directory: Path, provider: str) -> None:
         text = Template((_FILES / f"{template}.txt").read_text(encoding="utf-8"))
         _write(directory / path, text.substitute(values))
     scheme = known.schemes[known.default_scheme]
-    secret = sample_secret(scheme, secrets.token_bytes(32))
+    try:
+        secret = sample_secret(scheme, secrets.token_bytes(32))
+    except ConfigError:  # a key that only the sender can have made
+        secret = _KEY_TO_COME
     _write(directory / "secrets" / provider, secret + "\n", 0o600)
     _say_what_next(directory, provider)
+
+
+#: Stands where the sender's public key belongs.
+_KEY_TO_COME = "put the public key here that the sender shows"
 
 
 def _package_name(directory: Path) -> str:

@@ -11,18 +11,22 @@ from fasthook.cli.options import json_option
 from fasthook.cli.tables import new_table, show
 from fasthook.intake import catalogue
 from fasthook.intake.catalogue import Provider
-from fasthook.intake.schemes import Scheme
+from fasthook.intake.schemes import BARE, Scheme
 
 
 @click.command("providers")
 @click.argument("name", required=False)
 @json_option
-def command(name: str | None, as_json: bool) -> None:
+@click.option("--markdown", is_flag=True, help="As a table for a page.")
+def command(name: str | None, as_json: bool, markdown: bool) -> None:
     """List the known providers, or show all about one.
 
     NAME may be a part of a name: then the list shows those that contain it.
     """
     known = catalogue.names()
+    if markdown:
+        click.echo(as_markdown(), nl=False)
+        return
     if name in known:
         provider = catalogue.load(name)
         if as_json:
@@ -43,9 +47,24 @@ def command(name: str | None, as_json: bool) -> None:
     for provider in found:
         scheme = provider.schemes[provider.default_scheme]
         table.add_row(
-            provider.id, provider.name, provider.category, describe(scheme), provider.retries
+            provider.id, provider.name, provider.category, describe(scheme), provider.retries or "?"
         )
     show(table)
+
+
+def as_markdown() -> str:
+    """The whole catalogue as a table in Markdown."""
+    lines = [
+        "| provider | signature | body signed | evidence | handshakes |",
+        "|---|---|---|---|---|",
+    ]
+    for provider in catalogue.everything():
+        scheme = provider.schemes[provider.default_scheme]
+        covers = "yes" if scheme.covers_body else "no"
+        handshakes = ", ".join(handshake.name for handshake in provider.handshakes)
+        cells = (f"{provider.name} (`{provider.id}`)", describe(scheme), covers, provider.evidence)
+        lines.append(f"| {' | '.join(cells)} | {handshakes} |")
+    return "\n".join(lines) + "\n"
 
 
 def _contains(provider: Provider, part: str) -> bool:
@@ -53,10 +72,23 @@ def _contains(provider: Provider, part: str) -> bool:
 
 
 def describe(scheme: Scheme) -> str:
-    """A scheme in a few words: algorithm and header."""
-    algorithm = f"HMAC-{scheme.hash.upper()}" if scheme.kind == "hmac" else scheme.kind
-    header = scheme.header if isinstance(scheme.header, str) else scheme.header[0]
-    return f"{algorithm} in {header}"
+    """A scheme in a few words: algorithm and place."""
+    places = [scheme.header] if isinstance(scheme.header, str) else scheme.header
+    return f"{algorithm_of(scheme)} in {(places or [scheme.signature])[0]}"
+
+
+def algorithm_of(scheme: Scheme) -> str:
+    """What makes the signature, in the words of the field."""
+    by_kind = {
+        "hmac": f"HMAC-{(scheme.hashes[:1] or [scheme.hash])[0].upper()}",
+        "digest": f"plain {scheme.hash.upper()}",
+        "ecdsa": f"ECDSA-{scheme.hash.upper()}",
+        "rsa": f"RSA-{scheme.hash.upper()}",
+        "ed25519": "Ed25519",
+        "jwt": "JWT",
+        "code": scheme.code,
+    }
+    return by_kind.get(scheme.kind, scheme.kind)
 
 
 def _facts(provider: Provider) -> dict[str, Any]:
@@ -69,22 +101,52 @@ def _facts(provider: Provider) -> dict[str, Any]:
 def block(provider: Provider) -> str:
     """A ready `[[endpoint]]` for this provider."""
     variable = provider.id.upper().replace("-", "_") + "_SECRET"
-    return (
-        "[[endpoint]]\n"
-        f'name     = "{provider.id}"\n'
-        f'path     = "/{provider.id}"\n'
-        f'provider = "{provider.id}"\n'
-        f'secrets  = ["env:{variable}"]\n'
-        'handlers = ["log"]\n'
-    )
+    scheme = provider.schemes[provider.default_scheme]
+    lines = [
+        "[[endpoint]]",
+        f'name     = "{provider.id}"',
+        f'path     = "/{provider.id}"',
+        f'provider = "{provider.id}"',
+        f'secrets  = ["env:{variable}"]',
+        'handlers = ["log"]',
+    ]
+    if scheme.needs_url:
+        lines.append(f'public_url = "https://HOST/{provider.id}"   # as it stands at the sender')
+    lines += [f'config.{name} = "…"' for name in scheme.settings]
+    lines += [f'config.{name} = "…"   # for its handshake' for name in provider.handshake_settings]
+    return "\n".join(lines) + "\n"
 
 
 def _show(provider: Provider) -> None:
     click.secho(f"{provider.name}", bold=True)
     click.echo(f"{provider.docs}\n")
-    click.echo(f"At the sender: {provider.setup}\n")
+    if provider.setup:
+        click.echo(f"At the sender: {provider.setup}")
+    if provider.secret:
+        click.echo(f"Secret: {provider.secret}")
+    click.echo()
     for name, scheme in provider.schemes.items():
-        click.echo(f"scheme {name}: {describe(scheme)}; signs {scheme.message}")
+        click.echo(f"scheme {name}: {describe(scheme)}; signs {_signed_by(provider, scheme)}")
+    for handshake in provider.handshakes:
+        signed = "signed" if handshake.is_signed else "unsigned"
+        click.echo(f"handshake {handshake.name}: {handshake.method}, {signed}, answered here")
     deadline = f"{provider.deadline_s:g} s" if provider.deadline_s else "unknown"
-    click.echo(f"deadline: {deadline}; retries: {provider.retries}\n")
+    doubt = "" if provider.is_response_certain else " (from memory: check before relying on it)"
+    click.echo(f"deadline: {deadline}; retries: {provider.retries or 'unknown'}{doubt}")
+    click.echo(f"evidence for the signature: {provider.evidence}\n")
     click.echo(block(provider), nl=False)
+
+
+def _signed_by(provider: Provider, scheme: Scheme) -> str:
+    """What the signature covers, and what follows from it for duplicates."""
+    what = "the request as its module says" if scheme.kind == "code" else scheme.message
+    if scheme.kind in BARE:
+        what = "nothing of the request"
+    elif scheme.claims is not None:
+        what = "a token about the body" if scheme.covers_body else "a token of the sender alone"
+    what = what.encode("unicode_escape").decode()
+    if not scheme.covers_body:
+        what += ", not the whole body: equal bodies are duplicates"
+    elif not provider.signs_event_id(scheme):
+        what += "; no event id is signed: equal bodies are duplicates"
+    return what

@@ -5,7 +5,7 @@ import time
 import uuid
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 import click
 import orjson
@@ -19,16 +19,17 @@ from fasthook.config import Endpoint
 from fasthook.errors import ConfigError, Rejection
 from fasthook.intake import catalogue
 from fasthook.intake.catalogue import Provider
-from fasthook.intake.schemes import Scheme
-from fasthook.intake.signing import sample_secret, sign
-from fasthook.intake.templates import Selector
+from fasthook.intake.schemes import BARE, Scheme
+from fasthook.intake.signing import place, sample_secret, sign
+from fasthook.intake.templates import Selector, Template
 from fasthook.model import Request
 from fasthook.plan import provider_of, scheme_of
 from fasthook.values import Secret
 from fasthook.wire.sockets import parse_tcp
 
 TAMPERINGS = ("body", "signature", "secret", "timestamp")
-_STALE_S = 3600
+_STALE_S = 3 * 3600
+_FORM = b"application/x-www-form-urlencoded"
 
 
 class Target(NamedTuple):
@@ -39,6 +40,7 @@ class Target(NamedTuple):
     provider: Provider
     scheme: Scheme | None
     secret: bytes
+    settings: dict[str, str]
 
 
 @click.command("send")
@@ -48,6 +50,13 @@ class Target(NamedTuple):
 @click.option("--scheme", "scheme_name", default="", help="One of the provider's schemes.")
 @click.option("--secret", help="env:NAME, file:PATH, plain:TEXT, or the secret itself.")
 @click.option("--url", help="Where to send.")
+@click.option(
+    "--setting",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="What the provider's scheme asks for beside the secret.",
+)
 @click.option("--event", help="Event type; without --body it also chooses the sample.")
 @click.option("--body", "body_path", type=click.File("rb"), help="A file, or - for standard input.")
 @click.option("--id", "event_id", help="Event id; by default each event gets a new one.")
@@ -105,7 +114,7 @@ def _target(name: str | None, config_path: Path, options: dict[str, Any]) -> Tar
     scheme = scheme_of(endpoint, provider, name)
     secret = _secret(options["secret"]) if options["secret"] else _first_secret(endpoint)
     url = options["url"] or _url(settings.server.listen, endpoint)
-    return Target(url, endpoint.public_url or url, provider, scheme, secret)
+    return Target(url, endpoint.public_url or url, provider, scheme, secret, endpoint.config)
 
 
 def _named(options: dict[str, Any]) -> Target:
@@ -113,7 +122,7 @@ def _named(options: dict[str, Any]) -> Target:
     if missing:
         raise click.UsageError(f"without ENDPOINT, {' and '.join(missing)} must be given")
     if options["provider"] == "none":
-        return Target(options["url"], options["url"], catalogue.NONE, None, b"")
+        return Target(options["url"], options["url"], catalogue.NONE, None, b"", {})
     provider = catalogue.load(options["provider"])
     name = options["scheme_name"] or provider.default_scheme
     if name not in provider.schemes:
@@ -121,7 +130,8 @@ def _named(options: dict[str, Any]) -> Target:
     if not options["secret"]:
         raise click.UsageError("--secret must be given")
     url, secret = options["url"], _secret(options["secret"])
-    return Target(url, url, provider, provider.schemes[name], secret)
+    settings = dict(pair.partition("=")[::2] for pair in options["settings"])
+    return Target(url, url, provider, provider.schemes[name], secret, settings)
 
 
 def _secret(text: str) -> bytes:
@@ -157,14 +167,17 @@ def build(
     tamper: str | None,
 ) -> Request:
     """A signed request: headers and body are what would be sent."""
-    url, signed_url, provider, scheme, secret = target
-    path = (_split_url(url).path or "/").encode()
+    url, signed_url, provider, scheme, secret, settings = target
+    parts = _split_url(url)
+    path = (parts.path or "/").encode()
     if event_type is None:
         event_type = next(iter(provider.samples), "")
     new_id = event_id or f"{uuid.uuid4()}"
     body = given if given is not None else _sample(provider, scheme, event_type, new_id)
-    headers = {b"content-type": b"application/json", b"user-agent": b"fasthook-send"}
-    request = Request(b"POST", path, path, b"", headers, True, None, body)
+    kind = b"application/json" if provider.content[0] == "json" else _FORM
+    headers = {b"content-type": kind, b"user-agent": b"fasthook-send"}
+    target_line = path + (b"?" + parts.query.encode() if parts.query else b"")
+    request = Request(b"POST", target_line, path, b"", headers, True, None, body)
     if scheme is None:
         return request
     for selectors, value in (
@@ -177,15 +190,25 @@ def build(
     now_s = time.time() - (_STALE_S if tamper == "timestamp" else 0)
     key = sample_secret(scheme, b"another").encode() if tamper == "secret" else secret
     try:
-        sign(scheme, key, request, now_s, signed_url)
+        _complete(scheme, request)
+        sign(scheme, key, request, now_s, signed_url, settings)
     except Rejection as error:
         raise ConfigError(str(error)) from None
     if tamper == "body":
         request.body = _flipped(request.body)
     elif tamper == "signature":
-        name = scheme.headers[0].encode()
-        headers[name] = _flipped(headers[name])
+        selector = Selector.parse(scheme.signature or f"header:{scheme.headers[0]}")
+        place(request, selector, _flipped(selector.read(request) or b""))
     return request
+
+
+def _complete(scheme: Scheme, request: Request) -> None:
+    """Give the request what is signed beside the body, if it has not got it."""
+    if scheme.kind in (*BARE, "jwt", "code"):
+        return
+    for selector in Template(scheme.message).selectors:
+        if selector.kind != "signature" and selector.read(request) is None:
+            place(request, selector, b"fasthook")
 
 
 def _has_id_header(target: Target) -> bool:
@@ -203,21 +226,18 @@ def _split_url(url: str) -> SplitResult:
 def _sample(provider: Provider, scheme: Scheme | None, event_type: str, event_id: str) -> bytes:
     """The provider's sample for this type, or the first one; with the id and type put in."""
     text = provider.samples.get(event_type) or next(iter(provider.samples.values()), "{}")
-    value = orjson.loads(text)
+    value = orjson.dumps(orjson.loads(text))
     if scheme is None or event_type == "url_verification":
-        return orjson.dumps(value)
+        return value
+    made = Request(b"POST", b"/", b"/", b"", {}, True, None, b"" if value == b"{}" else value)
     for selectors, new in (
         (provider.event_id_of(scheme), event_id),
-        (provider.event_type_of(scheme), event_type),
+        (provider.event_type_of(scheme), event_type or "event"),
     ):
         selector = Selector.parse(selectors[0]) if selectors else None
-        if selector is None or selector.kind != "json":
-            continue
-        node, (*parents, last) = value, selector.name.split(".")
-        for key in parents:
-            node = node.setdefault(key, {})
-        node[last] = new
-    return orjson.dumps(value)
+        if selector is not None and selector.kind in ("json", "form"):
+            place(made, selector, new.encode())
+    return made.body or value
 
 
 def _flipped(data: bytes) -> bytes:
@@ -228,6 +248,7 @@ def _flipped(data: bytes) -> bytes:
 def _post(client: urllib3.PoolManager, url: str, request: Request, is_quiet: bool) -> int:
     began = time.perf_counter()
     headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in request.headers.items()}
+    url = urljoin(url, request.target.decode())
     try:
         response = client.request("POST", url, body=request.body, headers=headers)
     except (urllib3.exceptions.HTTPError, ValueError) as error:

@@ -14,21 +14,13 @@ import msgspec
 
 from fasthook import values
 from fasthook.errors import ConfigError
-from fasthook.intake.schemes import Scheme, selectors_of
+from fasthook.intake.handshakes import Handshake
+from fasthook.intake.schemes import BARE, Scheme, selectors_of
 from fasthook.intake.templates import Selector, Template
-from fasthook.model import Reply
 
 Content = Literal["json", "form", "any"]
 
 _FILES = resources.files("fasthook.intake") / "providers"
-
-
-class Handshake(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A request that asks who we are instead of telling what happened; always signed."""
-
-    name: str
-    when: dict[str, str]  # selector → value; all must hold
-    reply: Reply | None = None  # its body is a template; None: the provider's success answer
 
 
 class Provider(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -47,10 +39,21 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     #: The field of a form that holds the event as JSON.
     form_payload: str = ""
     handshakes: list[Handshake] = []
+    methods: tuple[Literal["POST", "GET", "PUT", "PATCH", "DELETE"], ...] = ("POST",)
+    #: What the sender is told when all is well, and when a signature is not.
     status: int = 202
+    answer: str = ""
+    answer_type: str = "text/plain; charset=utf-8"
+    refusal_status: int = 401
+    is_refusal_bare: bool = False  # whether a refusal must have no body
     retries: str = ""  # what the sender does after a failure, in words
+    is_response_certain: bool = True  # whether status, deadline and retries were read somewhere
     retries_429: bool = False  # whether the sender is known to come again after a 429
     deadline_s: float | None = None
+    #: What shows that the schemes are right: a request that the vendor published, one of a third
+    #: party, the formula alone, or a formula that nobody could confirm.
+    evidence: Literal["vendor", "third party", "formula", "unconfirmed", "none"] = "formula"
+    secret: str = ""  # in which form the sender shows it
     #: What to enter where, at the sender.
     setup: str = ""
     #: Event type → a body as the provider sends it, for `fasthook send`.
@@ -60,6 +63,11 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def default_scheme(self) -> str:
         """Name of the scheme that an endpoint uses unless it names another."""
         return next(iter(self.schemes))
+
+    @property
+    def handshake_settings(self) -> list[str]:
+        """Names of the endpoint's settings without which a handshake is refused."""
+        return [name for handshake in self.handshakes for name in handshake.settings]
 
     def event_id_of(self, scheme: Scheme) -> list[str]:
         """Selectors of the event's id."""
@@ -71,8 +79,8 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def signs_event_id(self, scheme: Scheme) -> bool:
         """Whether the id is among the signed bytes, so that it alone makes a duplicate."""
-        if scheme.kind == "token":
-            return False  # a token signs nothing
+        if scheme.kind in BARE or not (scheme.covers_body or scheme.message != "{body}"):
+            return False  # they sign nothing of the request, or not the id
         message = Template(scheme.message)
         selectors = [Selector.parse(text) for text in self.event_id_of(scheme)]
         return bool(selectors) and all(message.signs(selector) for selector in selectors)
@@ -87,10 +95,7 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         for text in selectors_of(self.event_id) + selectors_of(self.event_type):
             Selector.parse(text)
         for handshake in self.handshakes:
-            for text in handshake.when:
-                Selector.parse(text)
-            if handshake.reply is not None:
-                Template(handshake.reply.body)
+            handshake.check()
 
 
 NONE = Provider(

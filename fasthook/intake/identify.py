@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 import orjson
 
-from fasthook.errors import BadPayload
+from fasthook.errors import BadPayload, WrongContentType
 from fasthook.intake.payloads import (
     check_json,
     convert_form,
@@ -71,11 +71,16 @@ class Identifier:
 
     def identify(self, request: Request) -> Identity:
         """Raises `BadPayload` and `WrongContentType`."""
+        if b"content-encoding" in request.headers:
+            # What is signed are the encoded bytes; decoding them has no bound worth having.
+            raise WrongContentType("encoded bodies are not taken")
+        if request.method == b"GET":  # what happened stands in the query
+            return self._identify_form(request, request.query)
         kind = kind_of(request.headers.get(b"content-type"), self._content)
         if kind == "json":
             return self._identify_json(request, request.body)
         if kind == "form":
-            return self._identify_form(request)
+            return self._identify_form(request, request.body)
         payloads = tuple(request.body for _ in self._payload_types)
         return self._name(request, _NOTHING), self._type(request, _NOTHING), payloads, _NOTHING
 
@@ -100,8 +105,8 @@ class Identifier:
             pass
         return self._name(request, found), self._type(request, found), payloads, found
 
-    def _identify_form(self, request: Request) -> Identity:
-        fields = form_fields(request.body)
+    def _identify_form(self, request: Request, form: bytes) -> Identity:
+        fields = form_fields(form)
         inner = fields.get(self._form_payload) if self._form_payload else None
         if isinstance(inner, str):
             body = inner.encode()

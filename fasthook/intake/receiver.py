@@ -9,25 +9,19 @@ from collections.abc import Iterable
 import msgspec
 
 from fasthook.errors import (
-    BadPayload,
-    NoSignature,
+    NotGenuine,
     RateExceeded,
     Rejection,
     Shed,
     UnknownPath,
-    WrongContentType,
     WrongMethod,
 )
-from fasthook.intake.catalogue import Handshake
+from fasthook.intake.handshakes import Greeting, first_that_applies
 from fasthook.intake.identify import Identifier, OrderKey
 from fasthook.intake.limiter import ClientBuckets, TokenBucket
 from fasthook.intake.network import AllowList, Clients, limiter_key
 from fasthook.intake.signatures import Verifier
-from fasthook.intake.templates import Found, Selector, Template
-from fasthook.model import Delivery, Reply, Request, Undecodable, request_of
-
-#: A sender's challenge is echoed: short, and printable ASCII, so that it can be nothing else.
-MAX_CHALLENGE_BYTES = 1024
+from fasthook.model import Delivery, Request, Undecodable, request_of
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -41,50 +35,47 @@ class Endpoint(msgspec.Struct, frozen=True):
     bucket: TokenBucket | None = None
     allow: AllowList | None = None
     events: frozenset[str] | None = None  # None: all of them
-    greetings: tuple["Greeting", ...] = ()
+    greetings: tuple[Greeting, ...] = ()
+    #: Handshakes that are answered without a signature.
+    openings: tuple[Greeting, ...] = ()
     retries_429: bool = False
     security_headers: frozenset[bytes] = frozenset()
     is_id_signed: bool = False  # so that it alone makes a duplicate
     order_keys: tuple[OrderKey, ...] = ()  # one per distinct `ordered_by` of the handlers
     keep_rejected: bool = False  # head and body of what is refused
+    refusal_status: int = 401  # of what is not genuine
+    methods: tuple[bytes, ...] = (b"POST",)
     is_plain: bool = False  # every delivery is an event for all handlers, in no order
+    is_guarded: bool = False  # something is to be asked before the signature, also of a POST
+    is_refusal_bare: bool = False
 
     def __post_init__(self) -> None:
         is_plain = not (self.greetings or self.order_keys or self.events is not None)
         msgspec.structs.force_setattr(self, "is_plain", is_plain)
+        is_guarded = self.allow is not None or any(o.method == b"POST" for o in self.openings)
+        is_guarded = is_guarded or b"POST" not in self.methods
+        msgspec.structs.force_setattr(self, "is_guarded", is_guarded)
 
+    def check(self, request: Request, client: str) -> Greeting | None:
+        """What has to be asked before the signature: the unsigned handshake that this is, if any.
 
-class Greeting:
-    """A handshake, compiled."""
+        Raises `WrongMethod`, or `ClientNotAllowed` for one that is not on the list.
+        """
+        opening = first_that_applies(self.openings, request, None)
+        if opening is None and request.method not in self.methods:
+            expected = b", ".join(self.methods).decode()
+            raise WrongMethod(f"method {request.method.decode()}; expected {expected}", expected)
+        if self.allow is not None:
+            self.allow.check(client)
+        return opening
 
-    __slots__ = ("name", "_in_headers", "_in_body", "_reply", "_template")
-
-    def __init__(self, handshake: Handshake) -> None:
-        self.name = handshake.name
-        conditions = [(Selector.parse(text), value) for text, value in handshake.when.items()]
-        self._in_headers = [(s.key, v.encode()) for s, v in conditions if s.kind == "header"]
-        self._in_body = [(f"{s.kind}:{s.name}", v) for s, v in conditions if s.kind != "header"]
-        self._reply = handshake.reply
-        self._template = Template(handshake.reply.body) if handshake.reply is not None else None
-
-    def applies(self, headers: dict[bytes, bytes], found: dict[str, str]) -> bool:
-        """Whether this request is that handshake. `found`: what was read of its body."""
-        for key, value in self._in_headers:
-            if headers.get(key) != value:
-                return False
-        return not self._in_body or all(found.get(key) == text for key, text in self._in_body)
-
-    def reply_to(self, request: Request) -> Reply | None:
-        """What the sender wants to hear. Raises `BadPayload`."""
-        if self._template is None or self._reply is None:
-            return None
-        try:
-            body = b"".join(self._template.pieces(request, Found(())))
-        except NoSignature:
-            raise BadPayload("the handshake has no challenge") from None
-        if len(body) > MAX_CHALLENGE_BYTES or not body.isascii() or not body.decode().isprintable():
-            raise BadPayload("the challenge is too long, or not printable ASCII")
-        return msgspec.structs.replace(self._reply, body=body.decode())
+    def sign_off(self, rejection: Rejection) -> None:
+        """Make a rejection this endpoint's: its name, and the status that its sender wants."""
+        rejection.endpoint = self.name
+        if isinstance(rejection, NotGenuine):
+            rejection.status = self.refusal_status
+            if self.is_refusal_bare:
+                rejection.answer = ""
 
 
 class Receiver:
@@ -111,16 +102,13 @@ class Receiver:
                 self._check_client(client, now_s)
             if endpoint is None:
                 raise UnknownPath("no endpoint has this path")
-            if request.method != b"POST":
-                raise WrongMethod(f"method {request.method.decode()}; expected POST", "POST")
-            if endpoint.allow is not None:
-                endpoint.allow.check(client)
+            if request.method != b"POST" or endpoint.is_guarded:
+                opening = endpoint.check(request, client)
+                if opening is not None:
+                    return self._open(endpoint, opening, request, (client, wall_ns))
             secret_index = endpoint.verifier.verify(request, wall_ns / 1e9)
             if endpoint.bucket is not None:
                 self._check_rate(endpoint, endpoint.bucket, now_s)
-            if b"content-encoding" in request.headers:
-                # What is signed are the encoded bytes; decoding them has no bound worth having.
-                raise WrongContentType("encoded bodies are not taken")
             event_id, event_type, payloads, found = endpoint.identifier.identify(request)
             delivery = Delivery(
                 endpoint.name,
@@ -140,7 +128,8 @@ class Receiver:
             return delivery
         except Rejection as rejection:
             rejection.client = client
-            rejection.endpoint = endpoint.name if endpoint is not None else ""
+            if endpoint is not None:
+                endpoint.sign_off(rejection)
             if secret_index is None and not isinstance(rejection, Shed):
                 self._unverified.charge(limiter_key(client), now_s)
             raise
@@ -159,6 +148,27 @@ class Receiver:
         endpoint = self._by_name[delivery.endpoint]
         delivery.payloads = (payload,) * endpoint.identifier.payload_count
         delivery.order_keys = ("",) * len(endpoint.order_keys)
+
+    def _open(
+        self, endpoint: Endpoint, opening: Greeting, request: Request, seen: tuple[str, int]
+    ) -> Delivery:
+        """Answer a handshake that nobody signed; it costs its client as much as a refusal."""
+        client, wall_ns = seen
+        self._unverified.charge(limiter_key(client), wall_ns / 1e9)
+        return Delivery(
+            endpoint.name,
+            endpoint.provider,
+            "",
+            "",
+            request.head,
+            b"",
+            request.headers,
+            wall_ns,
+            client,
+            -1,
+            kind=opening.name,
+            reply=opening.reply_to(request),
+        )
 
     def _check_client(self, client: str, now_s: float) -> None:
         wait_s = self._unverified.wait(limiter_key(client), now_s)
@@ -182,10 +192,11 @@ def _sort(endpoint: Endpoint, delivery: Delivery, request: Request, found: dict[
     the keys of what is to be handled in order.
     """
     delivery.order_keys = _keys_of(endpoint, request, delivery.event_id, found)
-    for greeting in endpoint.greetings:
-        if greeting.applies(request.headers, found):
-            delivery.kind = greeting.name
-            delivery.reply = greeting.reply_to(request)
-            return
+    greeting = first_that_applies(endpoint.greetings, request, found)
+    is_wanted = endpoint.events is not None and delivery.event_type in endpoint.events
+    if greeting is not None and not is_wanted:
+        delivery.kind = greeting.name
+        delivery.reply = greeting.reply_to(request)
+        return
     if endpoint.events is not None and delivery.event_type not in endpoint.events:
         delivery.kind = "ignored"

@@ -1,7 +1,7 @@
 """How a provider signs, as data: what the catalogue and `[endpoint.scheme]` tables hold."""
 
 from collections.abc import Callable
-from typing import Literal, TypeVar
+from typing import Final, Literal, TypeVar
 
 import msgspec
 
@@ -9,34 +9,79 @@ from fasthook.intake.templates import Selector, Template
 from fasthook.values import Duration
 
 T = TypeVar("T")
-Kind = Literal["hmac", "token", "ed25519"]
+#: hmac: RFC 2104. digest: a plain hash, with the secret in the message. token: the secret itself.
+#: basic: user:password (RFC 7617). ed25519, ecdsa, rsa (PKCS #1 v1.5): a public key. jwt: RFC 7519.
+#: code: a module of `providers` knows, since tables can't say it.
+Kind = Literal["hmac", "digest", "token", "basic", "ed25519", "ecdsa", "rsa", "jwt", "code"]
+Hash = Literal["md5", "sha1", "sha256", "sha384", "sha512"]
+#: How the configured secret becomes the key. nfkd: its UTF-8, normalised (Unicode form NFKD).
+#: pem, certificate, der: a public key; der stands in base64.
+KeyEncoding = Literal["utf8", "base64", "hex", "nfkd", "pem", "der", "certificate"]
+#: Kinds that sign nothing of the request.
+BARE: Final = ("token", "basic")
+PUBLIC_KEY_KINDS: Final = ("ed25519", "ecdsa", "rsa")
+
+
+class Claims(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a JWT must claim beside being signed by one of `algorithms`."""
+
+    algorithms: list[str]
+    issuers: list[str] = []
+    required: list[str] = []
+    #: Claim → value; `{config:NAME}` is the endpoint's setting of that name.
+    equal: dict[str, str | bool] = {}
+    audience: str = ""  # likewise
+    #: The claim that holds the SHA-256 of the body, and how it is written.
+    body_hash: str = ""
+    body_hash_encoding: Literal["hex", "base64"] = "hex"
+    is_body_hash_left_out: bool = False  # where there is no body
+    url_hash: str = ""  # the claim that holds the SHA-256 of the public URL
+    max_age: Duration = Duration(0)  # of `iat`; 0: it does not age by that
+    leeway: Duration = Duration(0)  # of `exp` and `nbf`
 
 
 class Scheme(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the signature stands, what it signs, with which key, and how fresh it must be."""
 
     kind: Kind = "hmac"
-    #: One name, or several where a sender may use any of them.
-    header: str | list[str]
+    #: One name, or several: a signature in any of those that are there is enough.
+    header: str | list[str] = []
+    #: Where the signature stands in no header: "json:…", "form:…" or "query:…".
+    signature: str = ""
+    #: Whether the header may come twice, as during a rotation: either signature is enough.
+    may_repeat: bool = False
     #: raw: the value is the signature. kv: `t=…,v1=…`. versioned: `v1,… v1,…`.
-    format: Literal["raw", "kv", "versioned"] = "raw"
-    #: What stands in front of the signature.
-    prefix: str = ""
+    #: method: `sha256=…`, with one of `hashes`.
+    format: Literal["raw", "kv", "versioned", "method"] = "raw"
+    #: What stands in front of the signature; of several, any.
+    prefix: str | list[str] = ""
     #: kv: the keys that hold signatures. versioned: the versions that are looked at.
     signature_keys: list[str] = []
     #: Between the items of kv and versioned.
     separator: str = ","
-    hash: Literal["md5", "sha1", "sha256", "sha384", "sha512"] = "sha256"
+    #: Between groups of kv that each have a time of their own.
+    group_separator: str = ""
+    hash: Hash = "sha256"
+    hashes: list[Hash] = []
     encoding: Literal["hex", "base64", "base64url"] = "hex"
+    is_padded: bool = True  # base64url: whether "=" fills it up
     #: What is signed: see `templates`.
     message: str = "{body}"
-    #: How the configured secret becomes the key.
-    key_encoding: Literal["utf8", "base64", "hex"] = "utf8"
+    key_encoding: KeyEncoding = "utf8"
     key_prefix: str = ""  # cut off a secret that has it
     #: Where the signed time stands: a selector. Empty: the signature does not age.
     timestamp: str = ""
-    timestamp_unit: Literal["s", "ms"] = "s"
+    timestamp_unit: Literal["s", "ms", "iso8601", "http-date"] = "s"
+    timestamp_again: str = ""  # a selector: the same text has to stand there, too
     tolerance: Duration = Duration(300)  # both ways
+    #: Selector → value that must stand there; `{config:NAME}` is the endpoint's setting.
+    require: dict[str, str] = {}
+    claims: Claims | None = None
+    #: kind "code": whether every byte of the body is signed; and settings of the endpoint.
+    code: str = ""  # name of the module
+    is_body_signed: bool = True
+    asks_for: list[str] = []
+    is_url_signed: bool = False
     #: Where the event's id and type stand: the first selector that finds one. Empty: as the
     #: provider has it.
     event_id: str | list[str] = []
@@ -49,14 +94,40 @@ class Scheme(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return [name.lower() for name in names]
 
     @property
+    def prefixes(self) -> list[str]:
+        """What may stand in front of the signature."""
+        return [self.prefix] if isinstance(self.prefix, str) else self.prefix
+
+    @property
     def covers_body(self) -> bool:
         """Whether every byte of the body is signed."""
-        return self.kind != "token" and "{body}" in self.message
+        if self.kind == "code":
+            return self.is_body_signed
+        if self.claims is not None:
+            return bool(self.claims.body_hash)
+        return self.kind not in BARE and Template(self.message).covers_body
+
+    @property
+    def settings(self) -> list[str]:
+        """Names of the settings that an endpoint has to make: `config` in its table."""
+        texts = [self.message, *self.require.values()]
+        if self.claims is not None:
+            equal = [value for value in self.claims.equal.values() if isinstance(value, str)]
+            texts += [self.claims.audience, *equal]
+        found = [name for text in texts for name in Template(text).settings]
+        return list(dict.fromkeys(found + self.asks_for))
+
+    @property
+    def needs_url(self) -> bool:
+        """Whether the public URL is among what is signed."""
+        if self.is_url_signed or "{url}" in self.message:
+            return True
+        return self.claims is not None and bool(self.claims.url_hash)
 
     def security_headers(self) -> set[bytes]:
         """Headers that trust rests on: sent twice, the request is refused."""
-        names = set(self.headers)
-        selectors = [s for s in Template(self.message).selectors if s.kind == "header"]
+        names = set() if self.may_repeat else set(self.headers)
+        selectors = [*Template(self.message).selectors, *map(Selector.parse, self.require)]
         if self.timestamp:
             selectors.append(Selector.parse(self.timestamp))
         names.update(s.name for s in selectors if s.kind == "header")
@@ -64,17 +135,37 @@ class Scheme(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def check(self) -> None:
         """Raise `ValueError` where the description can't be meant."""
-        if not self.headers or not all(self.headers):
-            raise ValueError("header: expected the name of the signature's header")
-        if self.format != "raw" and not self.signature_keys:
+        if self.signature:
+            _named("signature", Selector.parse, self.signature)
+        names = [self.header] if isinstance(self.header, str) else self.header
+        if not all(names) or bool(names) is bool(self.signature):
+            raise ValueError("header: expected the name of the signature's header (or `signature`)")
+        if self.format in ("kv", "versioned") and not self.signature_keys:
             raise ValueError(f"signature_keys: expected, since format is {self.format!r}")
+        if (self.format == "method") != bool(self.hashes):
+            raise ValueError("hashes: expected where format is 'method', and nowhere else")
+        if (self.kind == "jwt") != (self.claims is not None):
+            raise ValueError("claims: expected where kind is 'jwt', and nowhere else")
+        self._check_message()
+        self._check_selectors()
+
+    def _check_message(self) -> None:
         message = _named("message", Template, self.message)
-        if self.kind != "token" and not message.selectors and "{body}" not in self.message:
+        if self.kind in (*BARE, "jwt", "code"):
+            return
+        if not message.signs_something:
             raise ValueError(f"message: {self.message!r} signs nothing of the request")
+        if ("{secret}" in self.message) != (self.kind == "digest"):
+            raise ValueError("message: {secret} expected where kind is 'digest', and nowhere else")
         if "{timestamp}" in self.message and not self.timestamp:
             raise ValueError("timestamp: expected, since the message has {timestamp}")
-        if self.timestamp:
-            _named("timestamp", Selector.parse, self.timestamp)
+
+    def _check_selectors(self) -> None:
+        for key in ("timestamp", "timestamp_again"):
+            if text := getattr(self, key):
+                _named(key, Selector.parse, text)
+        for selector in self.require:
+            _named("require", Selector.parse, selector)
         for key in ("event_id", "event_type"):
             for selector in selectors_of(getattr(self, key)):
                 _named(key, Selector.parse, selector)

@@ -4,24 +4,23 @@ A check raises; there is no boolean that somebody might forget to read. Every co
 every signature that was sent is tried, so that the time taken does not tell which one matched.
 """
 
-import base64
-import binascii
-import hashlib
 import hmac
-import re
-from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Final, Protocol
 
-from fasthook.errors import BadSignature, ConfigError, NoSignature, StaleTimestamp
+from fasthook.errors import BadSignature, NoSignature, NotGenuine, StaleTimestamp
+from fasthook.intake.comparing import KeyedHash, comparer_of
+from fasthook.intake.extracting import EXTRACTORS, seconds_of
+from fasthook.intake.jwts import JwtVerifier
+from fasthook.intake.keys import ENCODERS, key_of
 from fasthook.intake.schemes import Scheme
 from fasthook.intake.templates import Found, Selector, Template
+from fasthook.logs import log
 from fasthook.model import Request
 
 #: Signatures of one request that are compared; senders send one or two. Beyond: refused.
 MAX_SIGNATURES: Final = 8
-# Digits alone: int() would take signs, spaces, underscores and the digits of other scripts.
-_SECONDS: Final = re.compile(rb"[0-9]{1,12}")
-_MILLISECONDS: Final = re.compile(rb"[0-9]{1,15}")
 
 
 class Verifier(Protocol):
@@ -42,44 +41,49 @@ class Unsigned:
         return -1
 
 
-def verifier_of(scheme: Scheme, secrets: Sequence[bytes], url: str = "") -> Verifier:
+class Observer:
+    """`mode = "observe"`: what is not genuine passes, too, as signed by nobody, and is reported."""
+
+    def __init__(self, verifier: Verifier, endpoint: str) -> None:
+        self._verifier = verifier
+        self._endpoint = endpoint
+
+    def verify(self, request: Request, now_s: float) -> int:
+        """See `Verifier`; -1 for what would be refused."""
+        try:
+            return self._verifier.verify(request, now_s)
+        except NotGenuine as error:
+            log.warning("would be refused", endpoint=self._endpoint, reason=str(error))
+            return -1
+
+
+def verifier_of(
+    scheme: Scheme,
+    secrets: Sequence[bytes],
+    url: str = "",
+    settings: Mapping[str, str] | None = None,
+) -> Verifier:
     """What verifies requests by this scheme. Raises `ConfigError` for a secret that can't be a key.
 
-    `url`: the public URL, for schemes that sign it.
+    `url`: the public URL, for schemes that sign it. `settings`: the endpoint's, by name.
     """
-    general = SignatureVerifier(scheme, secrets, url)
-    is_plain = scheme.kind == "hmac" and scheme.format == "raw" and scheme.message == "{body}"
+    if scheme.kind == "code":
+        module = import_module(f"fasthook.intake.providers.{scheme.code}")
+        verifier: Verifier = module.verifier_of(scheme, secrets, url, settings or {})
+        return verifier
+    if scheme.claims is not None:
+        return JwtVerifier(scheme, scheme.claims, secrets, url, settings or {})
+    general = SignatureVerifier(scheme, secrets, url, settings or {})
+    is_plain = (
+        scheme.kind == "hmac"
+        and scheme.format == "raw"
+        and scheme.message == "{body}"
+        and scheme.is_padded
+        and not (scheme.timestamp or scheme.require or scheme.may_repeat)
+        and scheme.headers
+        and len(scheme.prefixes) == 1
+    )
     return BodyVerifier(scheme, secrets, general) if is_plain else general
-
-
-class KeyedHash:
-    """HMAC (RFC 2104) with both halves of the key hashed beforehand.
-
-    `hmac.HMAC` is three Python calls around the same; its tests say it is the same (bench/micro.py
-    says what it saves).
-    """
-
-    __slots__ = ("_inner", "_outer")
-
-    def __init__(self, key: bytes, hash_name: str) -> None:
-        self._inner, self._outer = hashlib.new(hash_name), hashlib.new(hash_name)
-        block_bytes = self._inner.block_size
-        if len(key) > block_bytes:
-            key = hashlib.new(hash_name, key).digest()
-        key = key.ljust(block_bytes, b"\0")
-        self._inner.update(bytes(byte ^ 0x36 for byte in key))
-        self._outer.update(bytes(byte ^ 0x5C for byte in key))
-
-    def digest(self, message: bytes, *more: bytes) -> bytes:
-        """The MAC of one message, given in pieces."""
-        inner = self._inner.copy()
-        inner.update(message)
-        if more:
-            for piece in more:
-                inner.update(piece)
-        outer = self._outer.copy()
-        outer.update(inner.digest())
-        return outer.digest()
 
 
 class BodyVerifier:
@@ -90,12 +94,13 @@ class BodyVerifier:
     than what is genuine.
     """
 
-    __slots__ = ("_encode", "_general", "_header", "_keyed", "_prefix")
+    __slots__ = ("_encode", "_general", "_header", "_keyed", "_others", "_prefix")
 
     def __init__(self, scheme: Scheme, secrets: Sequence[bytes], general: Verifier) -> None:
         self._general = general
-        self._header = scheme.headers[0].encode()
-        self._prefix = scheme.prefix.encode()
+        self._header, *others = [name.encode() for name in scheme.headers]
+        self._others = set(others)
+        self._prefix = scheme.prefixes[0].encode()
         self._encode = ENCODERS[scheme.encoding]
         keys = [key_of(scheme, secret) for secret in secrets]
         self._keyed = [KeyedHash(key, scheme.hash) for key in keys]
@@ -103,7 +108,7 @@ class BodyVerifier:
     def verify(self, request: Request, now_s: float) -> int:
         """See `Verifier`."""
         claimed = request.headers.get(self._header)
-        if claimed is None:
+        if claimed is None or (self._others and self._others & request.headers.keys()):
             return self._general.verify(request, now_s)
         matched = -1
         for index, keyed in enumerate(self._keyed):
@@ -121,23 +126,55 @@ class BodyVerifier:
 class SignatureVerifier:
     """A scheme with its secrets."""
 
-    def __init__(self, scheme: Scheme, secrets: Sequence[bytes], url: str = "") -> None:
+    def __init__(
+        self,
+        scheme: Scheme,
+        secrets: Sequence[bytes],
+        url: str = "",
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         """Raises `ConfigError` where a secret can't be a key of this scheme."""
-        self._scheme = scheme
         self._headers = [name.encode() for name in scheme.headers]
-        self._prefix = scheme.prefix.encode()
-        self._extract = _EXTRACTORS[scheme.format]
+        self._place = Selector.parse(scheme.signature) if scheme.signature else None
+        self._may_repeat = scheme.may_repeat
+        self._prefixes = [prefix.encode() for prefix in scheme.prefixes]
+        self._ignores_case = scheme.kind == "basic"
+        self._extract = EXTRACTORS[scheme.format]
         self._keys = [key.encode() for key in scheme.signature_keys]
         self._separator = scheme.separator.encode()
+        self._group_separator = scheme.group_separator.encode()
         self._timestamp = Selector.parse(scheme.timestamp) if scheme.timestamp else None
-        self._is_ms = scheme.timestamp_unit == "ms"
-        self._template = Template(scheme.message)
+        again = scheme.timestamp_again
+        self._timestamp_again = Selector.parse(again) if again else None
+        self._unit = scheme.timestamp_unit
+        self._tolerance_s = scheme.tolerance
+        self._required = [
+            (text, Selector.parse(text), Template(value, settings).text_of().encode())
+            for text, value in scheme.require.items()
+        ]
+        self._template = Template(scheme.message, settings)
         self._url = url.encode()
-        self._comparers = [_comparer(scheme, key_of(scheme, secret)) for secret in secrets]
+        self._comparers = [comparer_of(scheme, secret) for secret in secrets]
 
     def verify(self, request: Request, now_s: float) -> int:
         """See `Verifier`."""
-        found = self._find(request)
+        for text, selector, value in self._required:
+            if not hmac.compare_digest(selector.read(request) or b"", value):
+                raise NoSignature(f"{text} is not what this scheme has there")
+        groups = self._find(request)
+        refusal: NoSignature | StaleTimestamp | None = None
+        matched = -1
+        for found in groups:
+            try:
+                matched = max(matched, self._compare(request, found, now_s))
+            except (NoSignature, StaleTimestamp) as error:
+                refusal = error
+        if matched >= 0:
+            return matched
+        raise refusal or BadSignature("no configured secret signs this request")
+
+    def _compare(self, request: Request, found: Found, now_s: float) -> int:
+        """Which secret made one of the signatures found; -1: none."""
         if self._timestamp is not None:
             found = self._with_timestamp(request, found, now_s)
         pieces = self._template.pieces(request, found)
@@ -145,193 +182,71 @@ class SignatureVerifier:
         for index, comparer in enumerate(self._comparers):
             if comparer.signs(pieces, found.signatures) and matched < 0:
                 matched = index
-        if matched < 0:
-            raise BadSignature("no configured secret signs this request")
         return matched
 
-    def _find(self, request: Request) -> Found:
-        for name in self._headers:
-            value = request.headers.get(name)
-            if value is not None:
-                break
-        else:
+    def _find(self, request: Request) -> list[Found]:
+        """The signatures that were sent, in groups that have a time of their own."""
+        where, values = self._values(request)
+        if self._group_separator:
+            values = [group for value in values for group in value.split(self._group_separator)]
+        groups: list[Found] = []
+        count = 0
+        for value in values:
+            signatures, fields = self._extract(value, self._keys, self._separator)
+            signatures = self._without_prefix(signatures)
+            if not signatures or not all(signatures):
+                continue
+            count += len(signatures)
+            if fields is None and groups:
+                groups[0].signatures.extend(signatures)
+            else:
+                groups.append(Found(signatures, b"", fields, self._url))
+        if not groups:
+            raise NoSignature(f"no signature of the expected form in {where}")
+        if count > MAX_SIGNATURES:
+            raise NoSignature(f"{count} signatures, limit {MAX_SIGNATURES}")
+        return groups
+
+    def _values(self, request: Request) -> tuple[str, list[bytes]]:
+        """Where signatures were found, and what stands there."""
+        if self._place is not None:
+            where = f"{self._place.kind}:{self._place.name}"
+            value = self._place.read(request)
+            if not value:
+                raise NoSignature(f"no signature in {where}")
+            return where, [value]
+        headers = request.headers
+        present = [name for name in self._headers if name in headers]
+        if not present:
             raise NoSignature(f"no {self._headers[0].decode()} header")
-        signatures, fields = self._extract(value, self._keys, self._separator)
-        if self._prefix:
-            length = len(self._prefix)
-            signatures = [s[length:] for s in signatures if s.startswith(self._prefix)]
-        if not signatures or not all(signatures):
-            raise NoSignature(f"no signature of the expected form in {name.decode()}")
-        if len(signatures) > MAX_SIGNATURES:
-            raise NoSignature(f"{len(signatures)} signatures, limit {MAX_SIGNATURES}")
-        return Found(signatures, b"", fields, self._url)
+        if self._may_repeat and request.repeated is not None:
+            several = request.repeated
+            return present[0].decode(), [
+                value for name in present for value in several.get(name, [headers[name]])
+            ]
+        return present[0].decode(), [headers[name] for name in present]
+
+    def _without_prefix(self, signatures: list[bytes]) -> list[bytes]:
+        if self._prefixes == [b""]:
+            return signatures
+        bare = []
+        for signature in signatures:
+            for prefix in self._prefixes:
+                start = signature[: len(prefix)]
+                if start == prefix or (self._ignores_case and start.lower() == prefix.lower()):
+                    bare.append(signature[len(prefix) :])
+                    break
+        return bare
 
     def _with_timestamp(self, request: Request, found: Found, now_s: float) -> Found:
-        assert self._timestamp is not None  # noqa: S101 - asked by verify
+        assert self._timestamp is not None  # noqa: S101 - asked by _compare
         sent = self._timestamp.read(request, found.fields)
         if sent is None:
             raise NoSignature("no timestamp")
-        if not (_MILLISECONDS if self._is_ms else _SECONDS).fullmatch(sent):
-            raise NoSignature("the timestamp is not a whole number")
-        age_s = now_s - (int(sent) / 1000 if self._is_ms else int(sent))
-        tolerance_s = self._scheme.tolerance
-        if abs(age_s) > tolerance_s:
-            raise StaleTimestamp(f"signed {age_s:.0f} s ago, tolerance is {tolerance_s:g} s")
+        if self._timestamp_again is not None and self._timestamp_again.read(request) != sent:
+            raise NoSignature("the timestamp stands in two places, and they do not agree")
+        age_s = now_s - seconds_of(sent, self._unit)
+        if abs(age_s) > self._tolerance_s:
+            limit = f"tolerance is {self._tolerance_s:g} s"
+            raise StaleTimestamp(f"signed {age_s:.0f} s ago, {limit}")
         return found._replace(timestamp=sent)
-
-
-# --- where the signatures stand -------------------------------------------------------------------
-
-_Extracted = tuple[list[bytes], dict[bytes, bytes] | None]
-
-
-def _extract_raw(value: bytes, keys: list[bytes], separator: bytes) -> _Extracted:
-    return [value], None
-
-
-def _extract_kv(value: bytes, keys: list[bytes], separator: bytes) -> _Extracted:
-    """`t=1,v1=…,v1=…`: a signature key may come several times; another that does has no value."""
-    signatures: list[bytes] = []
-    fields: dict[bytes, bytes] = {}
-    for item in value.split(separator):
-        key, _, text = item.strip(b" ").partition(b"=")
-        if key in keys:
-            signatures.append(text)
-        else:
-            fields[key] = b"" if key in fields else text
-    return signatures, fields
-
-
-def _extract_versioned(value: bytes, keys: list[bytes], separator: bytes) -> _Extracted:
-    """`v1,… v1,… v1a,…`: unknown versions are skipped."""
-    items = [item.partition(b",") for item in value.split(separator)]
-    return [signature for version, _, signature in items if version in keys], None
-
-
-_EXTRACTORS: Final = {"raw": _extract_raw, "kv": _extract_kv, "versioned": _extract_versioned}
-
-
-# --- comparing ------------------------------------------------------------------------------------
-
-
-class _Comparer(Protocol):
-    def signs(self, pieces: list[bytes], signatures: Sequence[bytes]) -> bool: ...
-
-
-class _Hmac:
-    """The encoded forms are compared: decoding would forgive padding, spaces and case."""
-
-    __slots__ = ("_encode", "_keyed")
-
-    def __init__(self, key: bytes, hash_name: str, encoding: str) -> None:
-        self._keyed = KeyedHash(key, hash_name)
-        self._encode = ENCODERS[encoding]
-
-    def signs(self, pieces: list[bytes], signatures: Sequence[bytes]) -> bool:
-        expected = self._encode(self._keyed.digest(*pieces))
-        matched = False
-        for signature in signatures:
-            matched |= hmac.compare_digest(expected, signature)
-        return matched
-
-
-class _Token:
-    """The secret itself is sent. Digests are compared, so that its length does not show."""
-
-    __slots__ = ("_digest",)
-
-    def __init__(self, key: bytes) -> None:
-        self._digest = hashlib.sha256(key).digest()
-
-    def signs(self, pieces: list[bytes], signatures: Sequence[bytes]) -> bool:
-        matched = False
-        for signature in signatures:
-            matched |= hmac.compare_digest(self._digest, hashlib.sha256(signature).digest())
-        return matched
-
-
-class _Ed25519:
-    __slots__ = ("_encoding", "_invalid", "_key")
-
-    def __init__(self, key: bytes, encoding: str) -> None:
-        try:
-            from cryptography.exceptions import InvalidSignature
-            from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-        except ImportError:
-            raise ConfigError(
-                "Ed25519 signatures need: pip install '.[asymmetric]' in fasthook's folder"
-            ) from None
-        self._invalid: type[Exception] = InvalidSignature
-        self._encoding = encoding
-        try:
-            self._key: Any = Ed25519PublicKey.from_public_bytes(key)
-        except ValueError as error:
-            raise ConfigError(f"the public key is no Ed25519 key: {error}") from None
-
-    def signs(self, pieces: list[bytes], signatures: Sequence[bytes]) -> bool:
-        message = b"".join(pieces)
-        matched = False
-        for signature in signatures:
-            raw = _decode_canonical(signature, self._encoding)
-            if raw is None:
-                continue
-            try:
-                self._key.verify(raw, message)
-                matched = True
-            except self._invalid:
-                pass
-        return matched
-
-
-def _comparer(scheme: Scheme, key: bytes) -> _Comparer:
-    if scheme.kind == "token":
-        return _Token(key)
-    if scheme.kind == "ed25519":
-        return _Ed25519(key, scheme.encoding)
-    return _Hmac(key, scheme.hash, scheme.encoding)
-
-
-# --- keys and encodings ---------------------------------------------------------------------------
-
-
-def _base64(digest: bytes) -> bytes:
-    return binascii.b2a_base64(digest, newline=False)
-
-
-ENCODERS: Final[dict[str, Callable[[bytes], bytes]]] = {
-    "hex": binascii.hexlify,
-    "base64": _base64,
-    "base64url": base64.urlsafe_b64encode,
-}
-
-
-def _decode_canonical(text: bytes, encoding: str) -> bytes | None:
-    """The bytes of `text`, or None unless it is the one text that encodes them."""
-    try:
-        if encoding == "hex":
-            raw = binascii.unhexlify(text)
-        else:
-            raw = base64.b64decode(text, altchars=b"-_" if encoding == "base64url" else None)
-    except ValueError:
-        return None
-    return raw if ENCODERS[encoding](raw) == text else None
-
-
-def key_of(scheme: Scheme, secret: bytes) -> bytes:
-    """The key that a configured secret stands for. Raises `ConfigError`; never shows it."""
-    text = secret.removeprefix(scheme.key_prefix.encode())
-    if scheme.key_encoding == "utf8":
-        key = text
-    elif scheme.key_encoding == "hex":
-        try:
-            key = bytes.fromhex(text.decode("ascii"))
-        except ValueError:
-            raise ConfigError("the secret is not hexadecimal, as this scheme has it") from None
-    else:
-        try:  # some senders leave the padding off
-            key = base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
-        except ValueError:
-            raise ConfigError("the secret is not base64, as this scheme has it") from None
-    if not key:
-        raise ConfigError("the secret is empty")
-    return key

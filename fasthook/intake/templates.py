@@ -4,13 +4,19 @@ A selector names one value of a request:
     header:NAME   json:PATH (dots between keys, numbers index lists)   form:NAME   query:NAME
     signature:KEY (a field of a key-value signature header)
 A template is text with such selectors, and these words, in braces:
-    {body} {timestamp} {method} {path} {target} {url}
+    {body} {timestamp} {method} {path} {target} {url} {secret}
+    {body_sha256} (in hex) {body_sha256_bytes} {body_crc32} (in decimal)
+    {form_sorted} (names and values, decoded, by name) {query_sorted} (the same, encoded)
+    {config:NAME} (a setting of the endpoint)
+    {signed_headers:KEY} (the values of the headers that a field of the signature header names)
 """
 
+import hashlib
 import re
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, parse_qsl, urlencode
 
 import orjson
 
@@ -18,7 +24,12 @@ from fasthook.errors import NoSignature
 from fasthook.model import Request
 
 SELECTOR_KINDS: Final = ("header", "json", "form", "query", "signature")
-_WORDS: Final = ("body", "timestamp", "method", "path", "target", "url")
+#: Stands for the secret among the pieces of a message: which one, only the comparison knows.
+SECRET: Final = b"{secret}"
+#: What holds the whole body. A CRC does not: anybody can make another body with the same one.
+_WHOLE: Final = ("{body}", "{body_sha256}", "{body_sha256_bytes}", "{form_sorted}")
+#: Headers that a signature header may name as signed. Beyond: refused.
+_MAX_SIGNED_HEADERS: Final = 20
 _INDEX: Final = re.compile(r"[0-9]{1,9}")
 _FIELD: Final = re.compile(r"\{([^{}]*)\}")
 #: Form and query fields that are looked at. Beyond: none of them is found.
@@ -28,10 +39,11 @@ _MAX_FIELDS: Final = 1000
 class Found(NamedTuple):
     """What was read out of a signature header and its companions."""
 
-    signatures: Sequence[bytes]
+    signatures: list[bytes]
     timestamp: bytes = b""  # as sent: a re-formatted number would sign something else
     fields: dict[bytes, bytes] | None = None
     url: bytes = b""  # the public URL, as configured at the sender
+    computed: bytes = b""  # what a handshake wants to see proven
 
 
 class Selector(NamedTuple):
@@ -67,9 +79,15 @@ class Selector(NamedTuple):
 class Template:
     """What a provider signs, in pieces that are hashed one after the other."""
 
-    def __init__(self, text: str) -> None:
-        """Raises `ValueError` for an unknown field or an unbalanced brace."""
+    def __init__(self, text: str, settings: Mapping[str, str] | None = None) -> None:
+        """Raises `ValueError` for an unknown field or an unbalanced brace.
+
+        `settings`: the endpoint's, for `{config:NAME}`.
+        """
         self.text = text
+        self._given = settings or {}
+        #: Names of the settings that the template has a place for.
+        self.settings: list[str] = []
         self.selectors: list[Selector] = []
         self._parts: list[bytes | Callable[[Request, Found], bytes]] = []
         position = 0
@@ -78,9 +96,13 @@ class Template:
             self._parts.append(self._getter(match[1]))
             position = match.end()
         self._add_literal(text[position:])
-        #: Whether every byte of the body is signed, as it came.
-        self.covers_body = "{body}" in text
+        #: Whether every byte of the body is signed.
+        self.covers_body = any(word in text for word in _WHOLE)
         self._is_body_alone = text == "{body}"
+        #: Whether it holds anything that the sender made up for this request.
+        self.signs_something = bool(self.selectors) or any(
+            f"{{{word}}}" in text for word in _GETTERS if word not in ("timestamp", "url", "secret")
+        )
 
     def _add_literal(self, text: str) -> None:
         if "{" in text or "}" in text:
@@ -89,12 +111,19 @@ class Template:
             self._parts.append(text.encode())
 
     def _getter(self, field: str) -> Callable[[Request, Found], bytes]:
-        if field in _WORDS:
+        if field in _GETTERS:
             return _GETTERS[field]
+        kind, _, name = field.partition(":")
+        if kind == "config" and name:
+            self.settings.append(name)
+            value = self._given.get(name, "").encode()
+            return lambda request, found: value
+        if kind == "signed_headers" and name:
+            return _signed_headers(name.encode())
         try:
             selector = Selector.parse(field)
         except ValueError as error:
-            words = " ".join(f"{{{word}}}" for word in _WORDS)
+            words = " ".join(f"{{{word}}}" for word in _GETTERS)
             raise ValueError(f"{self.text!r}: {error}, or {words}") from None
         self.selectors.append(selector)
 
@@ -105,6 +134,10 @@ class Template:
             return value
 
         return read
+
+    def text_of(self) -> str:
+        """The text with its settings filled in: for templates that have nothing else."""
+        return _FIELD.sub(lambda match: self._given.get(match[1].partition(":")[2], ""), self.text)
 
     def pieces(self, request: Request, found: Found) -> list[bytes]:
         """The signed bytes, in order. Raises `NoSignature` where one of them is missing."""
@@ -126,7 +159,40 @@ _GETTERS: Final[dict[str, Callable[[Request, Found], bytes]]] = {
     "path": lambda request, found: request.path,
     "target": lambda request, found: request.target,
     "url": lambda request, found: found.url,
+    "secret": lambda request, found: SECRET,
+    "computed": lambda request, found: found.computed,
+    "body_sha256": lambda request, found: hashlib.sha256(request.body).hexdigest().encode(),
+    "body_sha256_bytes": lambda request, found: hashlib.sha256(request.body).digest(),
+    "body_crc32": lambda request, found: str(zlib.crc32(request.body)).encode(),
+    "form_sorted": lambda request, found: _sorted_form(request.body),
+    "query_sorted": lambda request, found: urlencode(sorted(_pairs(request.query))).encode(),
 }
+
+
+def _signed_headers(key: bytes) -> Callable[[Request, Found], bytes]:
+    def read(request: Request, found: Found) -> bytes:
+        names = (found.fields or {}).get(key, b"").lower().split()
+        if len(names) > _MAX_SIGNED_HEADERS:
+            raise NoSignature(f"{len(names)} signed headers, limit {_MAX_SIGNED_HEADERS}")
+        values = [request.headers.get(name) for name in names]
+        missing = next((n for n, value in zip(names, values, strict=True) if value is None), None)
+        if missing is not None:
+            raise NoSignature(f"header:{missing.decode('latin-1')} is signed, but there is none")
+        return b".".join([value for value in values if value is not None])
+
+    return read
+
+
+def _pairs(form: bytes) -> list[tuple[str, str]]:
+    """Decoded names and values, as they come."""
+    try:
+        return parse_qsl(form.decode(), True, strict_parsing=False, max_num_fields=_MAX_FIELDS)
+    except ValueError:
+        raise NoSignature("the form that is signed can't be read") from None
+
+
+def _sorted_form(form: bytes) -> bytes:
+    return "".join(name + value for name, value in sorted(_pairs(form))).encode()
 
 
 def json_at(body: bytes, path: str) -> Any:

@@ -39,7 +39,7 @@ def render(
     closes: bool = False,
 ) -> Answer:
     """An answer with exactly these fields, a Content-Length and, when sent, a Date."""
-    start = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
+    start = f"HTTP/1.1 {status} {_phrase_of(status)}\r\n"
     lines = [f"{name}: {value}\r\n" for name, value in fields]
     if body:
         lines.append(f"Content-Type: {content_type}\r\n")
@@ -51,6 +51,13 @@ def render(
     if any("\r" in line[:-2] or "\n" in line[:-2] for line in lines):
         raise ValueError("a header value contains a line break")
     return Answer(status, start.encode(), text + b"\r\n" + body, closes)
+
+
+def _phrase_of(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:  # some senders have a status of their own; the phrase means nothing
+        return "Refused"
 
 
 def refusal(rejection: Rejection, *, closes: bool = False) -> Answer:
@@ -72,7 +79,8 @@ def _refusal(status: int, text: str, retry_after_s: int, allow: str, closes: boo
         fields.append(("Retry-After", str(retry_after_s)))
     if allow:
         fields.append(("Allow", allow))
-    return render(status, f"{text}\n".encode(), fields=tuple(fields), closes=closes)
+    body = f"{text}\n".encode() if text else b""
+    return render(status, body, fields=tuple(fields), closes=closes)
 
 
 INTERNAL_ERROR: Final = render(500, b"internal error\n", closes=True)

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from fasthook.cli import main
 from fasthook.intake import catalogue
 from fasthook.intake.signing import sample_secret
+from tests.intake.support import PROVIDERS
 
 WAIT_S = 20
 COMMAND = [sys.executable, "-m", "fasthook.cli"]
@@ -28,7 +29,7 @@ def secret_of(provider: str) -> str:
     return sample_secret(known.schemes[known.default_scheme], b"tests/cli")
 
 
-SECRETS = {name: secret_of(name) for name in catalogue.names()}
+SECRETS = {name: secret_of(name) for name in PROVIDERS}
 
 
 def assert_no_secret(*texts: str) -> None:

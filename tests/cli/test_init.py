@@ -11,8 +11,7 @@ import tomllib
 import pytest
 
 from fasthook.cli.init import _package_name
-from fasthook.intake import catalogue
-from tests.cli.conftest import COMMAND
+from tests.cli.conftest import COMMAND, PROVIDERS
 
 
 def install(project, site):
@@ -41,7 +40,7 @@ def in_project(project, environment, *command):
     )
 
 
-@pytest.mark.parametrize("provider", catalogue.names())
+@pytest.mark.parametrize("provider", PROVIDERS)
 def test_a_new_project_checks_and_its_test_passes(provider, run, tmp_path):
     project = tmp_path / "my-hooks"
     result = run("init", project, "--provider", provider)

@@ -7,10 +7,11 @@ import pytest
 from fasthook.errors import Rejection
 from fasthook.intake import catalogue
 from fasthook.intake.catalogue import Provider
+from fasthook.intake.handshakes import Greeting
 from fasthook.intake.identify import Identifier
 from fasthook.intake.limiter import ClientBuckets
 from fasthook.intake.network import Clients
-from fasthook.intake.receiver import Endpoint, Greeting, Receiver
+from fasthook.intake.receiver import Endpoint, Receiver
 from fasthook.intake.schemes import Scheme
 from fasthook.intake.signatures import verifier_of
 from fasthook.intake.signing import sign
@@ -19,7 +20,9 @@ from fasthook.model import Delivery, Request
 NOW_S = 1_767_225_600
 #: 32 bytes in base64, so that it is a secret of every scheme.
 SECRET = b"c2VjcmV0IG9mIHRoZSB0ZXN0cywgMzIgYnl0ZXMuLi4="
-PROVIDERS = catalogue.names()
+#: One of each common form, all with the same secret; what is said of every provider is tested in
+#: test_catalogue.py and test_vectors.py.
+PROVIDERS = ["github", "shopify", "slack", "standard-webhooks", "stripe"]
 
 
 def request_of(
@@ -67,18 +70,22 @@ def endpoint_of(
         "name": "hook",
         "path": b"/hook",
         "provider": provider.id,
-        "verifier": verifier_of(chosen, [SECRET] if secrets is None else secrets),
+        "verifier": settings.pop("verifier", None)
+        or verifier_of(chosen, [SECRET] if secrets is None else secrets),
         "identifier": Identifier(
             provider.event_id_of(chosen),
             provider.event_type_of(chosen),
             provider.content,
             provider.form_payload,
             [Any] if payload_types is None else payload_types,
-            also=[text for handshake in provider.handshakes for text in handshake.when],
+            also=[text for h in provider.handshakes if h.is_signed for text in h.when],
         ),
-        "greetings": tuple(Greeting(handshake) for handshake in provider.handshakes),
+        "greetings": tuple(Greeting(h) for h in provider.handshakes if h.is_signed),
+        "openings": tuple(Greeting(h) for h in provider.handshakes if not h.is_signed),
         "retries_429": provider.retries_429,
         "security_headers": frozenset(chosen.security_headers()),
+        "refusal_status": provider.refusal_status,
+        "methods": tuple(method.encode() for method in provider.methods),
     }
     return Endpoint(**{**parts, **settings})
 

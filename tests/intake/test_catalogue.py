@@ -5,10 +5,10 @@ import pytest
 
 from fasthook.errors import ConfigError
 from fasthook.intake import catalogue
-from fasthook.intake.catalogue import NONE, Handshake, Provider, custom
+from fasthook.intake.catalogue import NONE, Provider, custom
+from fasthook.intake.handshakes import Handshake, HandshakeReply
 from fasthook.intake.schemes import Scheme
 from fasthook.intake.signing import sample_secret
-from fasthook.model import Reply
 from tests.intake.support import PROVIDERS, endpoint_of, receive, request_of, signed
 
 HEADERS = {"content-type": "application/json"}
@@ -85,14 +85,19 @@ def test_security_headers_are_those_of_all_schemes():
         {"schemes": {"default": Scheme(header="")}},
         {"event_id": "id"},
         {"event_type": ["json:a", "b"]},
-        {"handshakes": [Handshake("h", {"type": "x"})]},
-        {"handshakes": [Handshake("h", {"json:type": "x"}, Reply(body="{x}"))]},
+        {"handshakes": [Handshake(name="h", when={"type": "x"})]},
+        {
+            "handshakes": [
+                Handshake(name="h", when={"json:type": "x"}, reply=HandshakeReply(body="{x}"))
+            ]
+        },
+        {"handshakes": [Handshake(name="h", is_signed=False)]},
     ],
 )
 def test_a_description_that_cannot_be_meant_is_refused(settings):
     parts = {"schemes": {"default": Scheme(header="x")}, **settings}
     provider = Provider(id="x", name="X", category="c", docs="", **parts)
-    with pytest.raises(ValueError, match="expected"):
+    with pytest.raises(ValueError, match="expected|every POST"):
         provider.check()
 
 

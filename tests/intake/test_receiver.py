@@ -18,15 +18,16 @@ from fasthook.errors import (
     WrongMethod,
 )
 from fasthook.intake import catalogue
-from fasthook.intake.catalogue import Handshake
+from fasthook.intake.handshakes import Greeting, Handshake
 from fasthook.intake.identify import Identifier
 from fasthook.intake.limiter import ClientBuckets, TokenBucket
 from fasthook.intake.network import AllowList
-from fasthook.intake.receiver import Greeting
+from fasthook.intake.signatures import Observer, verifier_of
 from fasthook.model import Reply
 from tests.intake.support import (
     NOW_S,
     PROVIDERS,
+    SECRET,
     copy_of,
     endpoint_of,
     receive,
@@ -276,14 +277,30 @@ def test_events_that_are_not_wanted_are_ignored():
         assert receive(endpoint_of("github", events=events), push()).kind == kind
 
 
-def test_githubs_ping_is_an_event_like_any_other():
+def test_githubs_ping_is_a_handshake_unless_it_is_asked_for():
     ping = signed(GITHUB, b'{"zen":"x"}', x_github_event="ping")
     delivery = receive(endpoint_of("github"), ping)
-    assert (delivery.kind, delivery.event_type, delivery.reply) == ("event", "ping", None)
+    assert (delivery.kind, delivery.event_type, delivery.reply) == ("ping", "ping", None)
+    wanted = endpoint_of("github", events=frozenset({"ping"}))
+    assert receive(wanted, ping).kind == "event"
+
+
+def test_who_observes_takes_what_is_not_genuine_and_says_so(capsys):
+    def meet(endpoint, request):
+        delivery = receive(endpoint, request)
+        return delivery.kind, delivery.secret_index
+
+    genuine = signed(GITHUB, b'{"zen":"x"}', x_github_event="push")
+    verifier = Observer(verifier_of(GITHUB, [SECRET]), "hook")
+    endpoint = endpoint_of("github", verifier=verifier)
+    assert meet(endpoint, genuine) == ("event", 0)
+    assert meet(endpoint, copy_of(genuine, body=b'{"zen":"y"}')) == ("event", -1)
+    assert meet(endpoint, with_header(genuine, "x-hub-signature-256", None)) == ("event", -1)
+    assert capsys.readouterr().err.count("would be refused") == 2
 
 
 def test_a_handshake_may_stand_in_a_header_and_comes_before_the_events_that_are_wanted():
-    hello = Greeting(Handshake("hello", {"header:X-Hello": "1", "json:a": "b"}))
+    hello = Greeting(Handshake(name="hello", when={"header:X-Hello": "1", "json:a": "b"}))
     endpoint = endpoint_of("github", greetings=(hello,), events=frozenset())
     identifier = Identifier([], [], ["json"], "", [Any], also=["json:a"])
     endpoint = msgspec.structs.replace(endpoint, identifier=identifier)

@@ -20,14 +20,14 @@ from fasthook.errors import (
     StaleTimestamp,
 )
 from fasthook.intake import catalogue
+from fasthook.intake.comparing import KeyedHash
+from fasthook.intake.keys import key_of
 from fasthook.intake.schemes import Scheme
 from fasthook.intake.signatures import (
     MAX_SIGNATURES,
     BodyVerifier,
-    KeyedHash,
     SignatureVerifier,
     Unsigned,
-    key_of,
     verifier_of,
 )
 from fasthook.model import Request
@@ -184,15 +184,16 @@ def test_an_unknown_version_is_skipped_and_never_enough():
     assert verify(scheme, with_header(request, "webhook-signature", b"v2,xx " + value)) == 0
 
 
-def test_only_the_first_of_several_headers_counts():
+def test_a_signature_in_any_of_several_headers_is_enough():
     request = signed(SCHEMES["shopify"], BODY)
     value = request.headers[b"x-shopify-hmac-sha256"]
     request.headers[b"shopify-hmac-sha256"] = b"wrong"
     assert verify(SCHEMES["shopify"], request) == 0
 
     request.headers[b"x-shopify-hmac-sha256"] = b"wrong"
-    request.headers[b"shopify-hmac-sha256"] = value
     refused(SCHEMES["shopify"], request)
+    request.headers[b"shopify-hmac-sha256"] = value
+    assert verify(SCHEMES["shopify"], request) == 0
 
 
 def test_what_a_signed_message_lacks_makes_it_worthless():
@@ -422,7 +423,7 @@ def ed25519_pair():
 
 def test_a_public_key_of_the_wrong_length_is_refused_at_the_start():
     scheme = catalogue.load("standard-webhooks").schemes["v1a"]
-    with pytest.raises(ConfigError, match="no Ed25519 key"):
+    with pytest.raises(ConfigError, match="public key"):
         verifier_of(scheme, [b"whpk_YWJj"])
 
 

@@ -7,8 +7,9 @@ import pytest
 
 from fasthook.errors import ConfigError, NoSignature
 from fasthook.intake import catalogue
+from fasthook.intake.keys import key_of
 from fasthook.intake.schemes import Scheme
-from fasthook.intake.signatures import key_of, verifier_of
+from fasthook.intake.signatures import verifier_of
 from fasthook.intake.signing import sample_secret, sign
 from tests.intake.support import NOW_S, PROVIDERS, request_of, signed
 
@@ -37,10 +38,14 @@ def test_a_missing_header_that_is_signed_is_named():
         sign(scheme, b"YWI=", request_of(), NOW_S)
 
 
-def test_a_timestamp_in_the_body_is_not_put_there():
+def test_a_timestamp_in_the_body_is_put_there():
     scheme = Scheme(header="x", timestamp="json:at")
-    with pytest.raises(ConfigError, match="json:at"):
-        sign(scheme, b"k", request_of(), NOW_S)
+    request = request_of(b'{"a":1}')
+    sign(scheme, b"k", request, NOW_S)
+    assert request.body == b'{"a":1,"at":"%d"}' % NOW_S
+    assert verifier_of(scheme, [b"k"]).verify(request, NOW_S) == 0
+    with pytest.raises(ConfigError, match="no place for at"):
+        sign(scheme, b"k", request_of(b"[]"), NOW_S)
 
 
 @pytest.mark.parametrize("name", PROVIDERS)

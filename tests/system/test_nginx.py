@@ -181,8 +181,11 @@ def test_every_real_payload_arrives_as_it_was_sent(front: Front):
     assert set(statuses) == {202}
     assert front.service.stop() == 0
     got = {record["id"]: record for record in front.service.records()}
-    assert len(got) == len(files)
-    for body in files:
+    # A ping is a handshake: answered, and for no handler unless it is asked for.
+    pushed = [body for body in files if not body.name.startswith("ping__")]
+    assert len(got) == len(pushed)
+    assert len(files) - len(pushed) <= 3
+    for body in pushed:
         record = got[body.name]
         assert record["payload"] == json.loads(body.read_text()), body.name
         assert record["type"] == body.name.partition("__")[0]

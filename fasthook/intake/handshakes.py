@@ -1,0 +1,191 @@
+"""Handshakes: requests that ask who we are instead of telling what happened.
+
+As data for the catalogue, and compiled for an endpoint. Most are signed like an event, and looked
+at behind the signature. Those that are not signed (a GET with a challenge, say) are answered by
+endpoints of that provider alone, and never reach a handler.
+"""
+
+import base64
+import hashlib
+import hmac
+import re
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Final, Literal
+
+import msgspec
+import orjson
+
+from fasthook.errors import BadPayload, HandshakeRefused, NoSignature
+from fasthook.intake.templates import Found, Selector, Template
+from fasthook.model import Reply, Request
+
+#: A sender's challenge is echoed: short, and printable ASCII, so that it can be nothing else.
+MAX_CHALLENGE_BYTES: Final = 1024
+#: Bodies of unsigned handshakes that are looked at; beyond, it is no handshake.
+MAX_UNSIGNED_BYTES: Final = 16 * 1024
+#: In `when`: any value, as long as there is one.
+ANY: Final = "*"
+
+
+class Computed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What proves that we know the secret: `{computed}` in a reply."""
+
+    message: str  # a template
+    kind: Literal["hmac", "digest"] = "hmac"  # with the endpoint's first secret, or none
+    hash: Literal["sha1", "sha256"] = "sha256"
+    encoding: Literal["hex", "base64"] = "hex"
+
+
+class HandshakeReply(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the sender wants to hear. All texts are templates."""
+
+    status: int = 200
+    content_type: str = "text/plain"
+    body: str = ""
+    json: dict[str, str | int] = {}  # in the place of a body
+    headers: dict[str, str] = {}
+    computed: Computed | None = None
+
+
+class Handshake(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a handshake is known, and how it is answered."""
+
+    name: str
+    method: Literal["POST", "GET", "HEAD", "OPTIONS"] = "POST"
+    when: dict[str, str] = {}  # selector → value, "*" for any; all must hold
+    is_signed: bool = True
+    #: Selector → `{config:NAME}`: one of the words of that setting has to stand there.
+    require: dict[str, str] = {}
+    refusal_status: int = 403  # where it does not
+    pattern: str = ""  # that the challenge has to match as a whole
+    reply: HandshakeReply | None = None  # None: the provider's success answer
+    code: str = ""  # the module of `providers` that makes the reply
+
+    @property
+    def settings(self) -> list[str]:
+        """Names of the endpoint's settings that it needs."""
+        texts = list(self.require.values())
+        if self.reply is not None:
+            texts += [self.reply.body, *self.reply.headers.values()]
+            texts += [value for value in self.reply.json.values() if isinstance(value, str)]
+            texts += [self.reply.computed.message] if self.reply.computed is not None else []
+        return list(dict.fromkeys(name for text in texts for name in Template(text).settings))
+
+    def check(self) -> None:
+        """Raise `ValueError` where the description can't be meant."""
+        for text in (*self.when, *self.require):
+            Selector.parse(text)
+        re.compile(self.pattern)
+        self.settings  # noqa: B018 - parses every template
+        if not self.is_signed and not self.when and self.method == "POST":
+            raise ValueError(f"handshakes.{self.name}: every POST would be one")
+
+
+class Greeting:
+    """A handshake, compiled for an endpoint."""
+
+    def __init__(
+        self,
+        handshake: Handshake,
+        secret: bytes = b"",
+        url: str = "",
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        """`secret`: the first one of the endpoint, as it is configured."""
+        self.name = handshake.name
+        self.method = handshake.method.encode()
+        self.is_signed = handshake.is_signed
+        self._when = [(Selector.parse(text), value) for text, value in handshake.when.items()]
+        self._require = [
+            (Selector.parse(text), Template(value, settings).text_of().split())
+            for text, value in handshake.require.items()
+        ]
+        self._refusal_status = handshake.refusal_status
+        self._pattern = re.compile(handshake.pattern) if handshake.pattern else None
+        self._reply = handshake.reply
+        self._code = handshake.code
+        self._secret, self._url, self._settings = secret, url, settings or {}
+
+    def applies(self, request: Request, found: Mapping[str, str] | None = None) -> bool:
+        """Whether this request is that handshake.
+
+        `found`: what was read of a body that is verified; without it the body is read here.
+        """
+        if request.method != self.method:
+            return False
+        for selector, value in self._when:
+            if selector.kind in ("json", "form") and found is not None:
+                text = found.get(f"{selector.kind}:{selector.name}")
+            else:
+                text = self._read(selector, request)
+            if text is None or (value != ANY and text != value):
+                return False
+        return True
+
+    def _read(self, selector: Selector, request: Request) -> str | None:
+        if selector.kind in ("json", "form") and len(request.body) > MAX_UNSIGNED_BYTES:
+            return None
+        value = selector.read(request)
+        return None if value is None else value.decode("utf-8", "replace")
+
+    def reply_to(self, request: Request) -> Reply | None:
+        """What the sender wants to hear. Raises `BadPayload` and `HandshakeRefused`."""
+        for selector, accepted in self._require:
+            value = self._read(selector, request) or ""
+            if not any(hmac.compare_digest(value.encode(), word.encode()) for word in accepted):
+                where = f"{selector.kind}:{selector.name}"
+                raise HandshakeRefused(
+                    f"handshake {self.name}: {where} is not what config has", self._refusal_status
+                )
+        if self._code:
+            module = import_module(f"fasthook.intake.providers.{self._code}")
+            made: Reply = module.reply_to(request, self._secret)
+            return made
+        reply = self._reply
+        if reply is None:
+            return None
+        found = Found([], url=self._url.encode())
+        if reply.computed is not None:
+            found = found._replace(computed=self._compute(reply.computed, request, found))
+        headers = {name: self._filled(text, request, found) for name, text in reply.headers.items()}
+        if not reply.json:
+            body = self._filled(reply.body, request, found)
+            return Reply(reply.status, reply.content_type, body, headers)
+        values = {
+            name: self._filled(text, request, found) if isinstance(text, str) else text
+            for name, text in reply.json.items()
+        }
+        return Reply(reply.status, "application/json", orjson.dumps(values).decode(), headers)
+
+    def _filled(self, text: str, request: Request, found: Found) -> str:
+        try:
+            pieces = Template(text, self._settings).pieces(request, found)
+        except NoSignature:
+            raise BadPayload("the handshake has no challenge") from None
+        value = b"".join(pieces)
+        if len(value) > MAX_CHALLENGE_BYTES or not value.isascii():
+            raise BadPayload("the challenge is too long, or not printable ASCII")
+        filled = value.decode()
+        if not filled.isprintable():
+            raise BadPayload("the challenge is too long, or not printable ASCII")
+        return filled
+
+    def _compute(self, computed: Computed, request: Request, found: Found) -> bytes:
+        message = self._filled(computed.message, request, found)
+        if self._pattern is not None and not self._pattern.fullmatch(message):
+            raise BadPayload("the challenge is not of the form that this provider's has")
+        if computed.kind == "hmac":
+            digest = hmac.digest(self._secret, message.encode(), computed.hash)
+        else:
+            digest = hashlib.new(computed.hash, message.encode()).digest()
+        if computed.encoding == "hex":
+            return digest.hex().encode()
+        return base64.b64encode(digest)
+
+
+def first_that_applies(
+    greetings: Sequence[Greeting], request: Request, found: Mapping[str, str] | None
+) -> Greeting | None:
+    """The handshake that the request is; None: it is none."""
+    return next((g for g in greetings if g.applies(request, found)), None)

@@ -1,0 +1,310 @@
+"""What holds for every provider of the catalogue; and the traps that their schemes are."""
+
+import base64
+import hashlib
+import hmac
+import json
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+from fasthook.errors import BadSignature, NotGenuine, StaleTimestamp
+from fasthook.intake import catalogue
+from fasthook.intake.schemes import BARE
+from fasthook.intake.signatures import verifier_of
+from fasthook.intake.signing import place, sample_secret, sign
+from fasthook.intake.templates import Selector, Template
+from tests.intake.support import NOW_S, copy_of, endpoint_of, receive, refusal, request_of
+
+URL = "https://hooks.example.com/hook"
+PAIRS = {
+    "rsa": rsa.generate_private_key(65537, 2048),
+    "ecdsa": ec.generate_private_key(ec.SECP256R1()),
+    "ed25519": ed25519.Ed25519PrivateKey.from_private_bytes(b"k" * 32),
+}
+PEM = serialization.Encoding.PEM
+SPKI = serialization.PublicFormat.SubjectPublicKeyInfo
+
+
+def schemes():
+    for name in catalogue.names():
+        for scheme_name, scheme in catalogue.load(name).schemes.items():
+            if scheme.kind != "code" and scheme.key_encoding != "certificate":
+                yield pytest.param(name, scheme_name, id=f"{name}-{scheme_name}")
+
+
+def keys_of(scheme):
+    """What signs, and what verifies it."""
+    kind = scheme.kind
+    if scheme.claims is not None and not scheme.claims.algorithms[0].startswith("HS"):
+        kind = "ecdsa" if scheme.claims.algorithms[0] == "ES256" else "rsa"
+    if kind not in PAIRS:
+        secret = sample_secret(scheme, b"all").encode()
+        return secret, secret
+    private = PAIRS[kind]
+    signs = private.private_bytes(
+        PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    if kind == "ed25519":
+        raw = private.public_key().public_bytes_raw()
+        public = raw.hex().encode() if scheme.key_encoding == "hex" else base64.b64encode(raw)
+        return signs, scheme.key_prefix.encode() + public
+    if scheme.key_encoding == "der":
+        der = private.public_key().public_bytes(serialization.Encoding.DER, SPKI)
+        return signs, base64.b64encode(der)
+    return signs, private.public_key().public_bytes(PEM, SPKI)
+
+
+def request_for(scheme, body=b'{"id":"evt_1","n":1}'):
+    request = request_of(body, {"content-type": "application/json"})
+    if scheme.kind not in (*BARE, "jwt"):
+        for selector in Template(scheme.message).selectors:
+            if selector.kind != "signature" and selector.read(request) is None:
+                place(request, selector, b"given")
+    return request
+
+
+def settings_of(scheme):
+    return dict.fromkeys(scheme.settings, "a-setting")
+
+
+@pytest.mark.parametrize(("name", "scheme_name"), list(schemes()))
+def test_what_is_signed_is_genuine_and_what_is_changed_is_not(name, scheme_name):
+    scheme = catalogue.load(name).schemes[scheme_name]
+    signs, verifies = keys_of(scheme)
+    request = request_for(scheme)
+    settings = settings_of(scheme)
+    sign(scheme, signs, request, NOW_S, URL, settings)
+    verifier = verifier_of(scheme, [verifies], URL, settings)
+
+    assert verifier.verify(request, NOW_S) == 0
+    if scheme.covers_body and not scheme.signature:
+        with pytest.raises(NotGenuine):
+            verifier.verify(copy_of(request, body=request.body + b" "), NOW_S)
+    selector = Selector.parse(scheme.signature or f"header:{scheme.headers[0]}")
+    value = selector.read(request)
+    if selector.kind == "header":
+        for place_ in range(0, len(value), 7):
+            flipped = value[:place_] + bytes([value[place_] ^ 1]) + value[place_ + 1 :]
+            changed = copy_of(request)
+            changed.headers[selector.key] = flipped
+            with pytest.raises(NotGenuine):
+                verifier.verify(changed, NOW_S)
+        del request.headers[selector.key]
+        with pytest.raises(NotGenuine):
+            verifier.verify(request, NOW_S)
+
+
+@pytest.mark.parametrize(("name", "scheme_name"), list(schemes()))
+def test_what_is_old_is_refused_where_the_time_is_signed(name, scheme_name):
+    scheme = catalogue.load(name).schemes[scheme_name]
+    if not scheme.timestamp:
+        return
+    signs, verifies = keys_of(scheme)
+    request = request_for(scheme)
+    sign(scheme, signs, request, NOW_S, URL)
+    verifier = verifier_of(scheme, [verifies], URL)
+    edge_s = scheme.tolerance - 1
+    assert [verifier.verify(request, NOW_S + late) for late in (-edge_s, edge_s)] == [0, 0]
+    for late in (-scheme.tolerance - 2, scheme.tolerance + 2):
+        with pytest.raises(StaleTimestamp):
+            verifier.verify(request, NOW_S + late)
+
+
+@pytest.mark.parametrize("name", catalogue.names())
+def test_a_table_says_what_an_operator_needs(name):
+    provider = catalogue.load(name)
+    assert provider.id == name
+    assert provider.name
+    assert provider.category
+    assert 200 <= provider.status < 300
+    assert next(iter(provider.schemes))
+    for scheme in provider.schemes.values():
+        scheme.check()
+
+
+def test_it_is_the_largest_open_catalogue():
+    assert len(catalogue.names()) >= 141
+
+
+def test_schemes_that_do_not_sign_the_body_say_so():
+    bare = {
+        name
+        for name in catalogue.names()
+        if not catalogue.load(name).schemes[catalogue.load(name).default_scheme].covers_body
+    }
+    assert {"mailgun", "dropbox-sign", "okta", "telegram", "azure-devops", "google-pubsub"} <= bare
+    assert not {"github", "stripe", "slack", "mandrill", "falai", "ripple", "plaid"} & bare
+
+
+# --- traps ----------------------------------------------------------------------------------------
+
+BODY = b'{"id":"evt_1","type":"t"}'
+SECRET = b"whsec_" + base64.b64encode(b"0123456789abcdef0123456789abcdef")
+
+
+def hex_of(key, message, name="sha256"):
+    return hmac.new(key, message, name).hexdigest()
+
+
+def base64_of(key, message, name="sha256"):
+    return base64.b64encode(hmac.new(key, message, name).digest()).decode()
+
+
+def test_one_prefix_of_a_secret_means_three_things():
+    message = b"msg_1.%d." % NOW_S + BODY
+    headers = {"webhook-id": "msg_1", "webhook-timestamp": str(NOW_S)}
+    decoded = base64_of(base64.b64decode(SECRET[6:]), message)
+    as_it_is = base64_of(SECRET, message)
+    for name, right, wrong in (
+        ("openai", decoded, as_it_is),
+        ("bigcommerce", as_it_is, decoded),
+        ("polar", as_it_is, decoded),
+    ):
+        endpoint = endpoint_of(name, [SECRET])
+        good = request_of(BODY, {**headers, "webhook-signature": f"v1,{right}"})
+        bad = request_of(BODY, {**headers, "webhook-signature": f"v1,{wrong}"})
+        assert receive(endpoint, good).secret_index == 0
+        assert refusal(endpoint, bad).status == 401
+    value = f"t={NOW_S},v1=" + hex_of(SECRET, b"%d." % NOW_S + BODY)
+    for name, header in (("stripe", "Stripe-Signature"), ("fintoc", "Fintoc-Signature")):
+        assert receive(endpoint_of(name, [SECRET]), request_of(BODY, {header: value}))
+
+
+def test_one_header_has_four_meanings_and_the_endpoint_says_which():
+    key = b"0123456789abcdef"
+    stamp = b"%d" % NOW_S
+    values = {
+        "gocardless": hex_of(key, BODY),
+        "storyblok": hex_of(key, BODY, "sha1"),
+        "cloudflare-stream": f"time={NOW_S},sig1=" + hex_of(key, stamp + b"." + BODY),
+    }
+    for name in values:
+        endpoint = endpoint_of(name, [key])
+        for other, value in values.items():
+            request = request_of(BODY, {"Webhook-Signature": value})
+            if name == other:
+                assert receive(endpoint, request).secret_index == 0
+            else:
+                assert isinstance(refusal(endpoint, request), NotGenuine)
+
+
+def test_a_digest_is_no_hmac():
+    key = b"secret-of-the-app"
+    plain = hashlib.sha256(key + BODY).hexdigest()
+    endpoint = endpoint_of("recharge", [key])
+    assert receive(endpoint, request_of(BODY, {"X-Recharge-Hmac-Sha256": plain})).secret_index == 0
+    keyed = request_of(BODY, {"X-Recharge-Hmac-Sha256": hex_of(key, BODY)})
+    assert refusal(endpoint, keyed).status == 401
+
+
+def test_after_one_prefix_some_write_hex_and_some_base64():
+    key = b"0123456789abcdef"
+    for name, header, right, wrong in (
+        ("notion", "X-Notion-Signature", hex_of(key, BODY), base64_of(key, BODY)),
+        ("typeform", "Typeform-Signature", base64_of(key, BODY), hex_of(key, BODY)),
+    ):
+        endpoint = endpoint_of(name, [key])
+        assert receive(endpoint, request_of(BODY, {header: "sha256=" + right})).secret_index == 0
+        assert refusal(endpoint, request_of(BODY, {header: "sha256=" + wrong})).status == 401
+
+
+def test_a_header_that_comes_twice_during_a_rotation_is_no_reason_to_refuse():
+    key = b"0123456789abcdef"
+    values = [b"sha256=" + hex_of(k, BODY).encode() for k in (b"the new one", key)]
+    request = request_of(BODY, {"X-Mollie-Signature": b", ".join(values)})
+    request.repeated = {b"x-mollie-signature": values}
+    endpoint = endpoint_of("mollie", [key])
+    assert receive(endpoint, request).secret_index == 0
+    assert b"x-mollie-signature" not in endpoint.security_headers
+
+    request.repeated = {b"x-mollie-signature": [values[0], values[0]]}
+    assert refusal(endpoint, request).status == 401
+
+
+def test_the_method_of_a_signature_is_one_that_is_allowed():
+    key = b"0123456789abcdef"
+    for name, method, is_allowed in (
+        ("jira", "sha256", True), ("jira", "sha512", True), ("jira", "sha1", False),
+        ("jira", "md5", False), ("jira", "SHA256", False), ("websub", "sha1", True),
+    ):  # fmt: skip
+        endpoint = endpoint_of(name, [key])
+        value = f"{method}={hex_of(key, BODY, method.lower())}"
+        request = request_of(BODY, {"X-Hub-Signature": value})
+        if is_allowed:
+            assert receive(endpoint, request).secret_index == 0
+        else:
+            assert refusal(endpoint, request).status == 401
+
+
+def test_groups_of_a_header_have_times_of_their_own():
+    key = b"0123456789abcdef"
+
+    def group(secret, now):
+        return f"t={now},v1=" + hex_of(secret, b"%d." % now + BODY)
+
+    endpoint = endpoint_of("persona", [key])
+    both = f"{group(b'another', NOW_S - 5)} {group(key, NOW_S)}"
+    assert receive(endpoint, request_of(BODY, {"Persona-Signature": both})).secret_index == 0
+    mixed = f"t={NOW_S},v1={'0' * 64} {group(key, NOW_S - 900)}"
+    assert refusal(endpoint, request_of(BODY, {"Persona-Signature": mixed})).status == 401
+
+
+def token(claims, key, algorithm="HS256"):
+    def encoded(part):
+        text = json.dumps(part).encode() if isinstance(part, dict) else part
+        return base64.urlsafe_b64encode(text).rstrip(b"=")
+
+    signed = encoded({"alg": algorithm, "typ": "JWT"}) + b"." + encoded(claims)
+    return signed + b"." + encoded(hmac.digest(key, signed, "sha256"))
+
+
+def test_a_token_does_not_choose_its_algorithm():
+    body_hash = hashlib.sha256(BODY).hexdigest()
+    claims = {"request_body_sha256": body_hash, "iat": NOW_S}
+    public = PAIRS["ecdsa"].public_key().public_bytes(PEM, SPKI)
+    verifier = verifier_of(catalogue.load("plaid").schemes["default"], [public])
+    for forged in (
+        token(claims, public),  # the public key taken for a shared secret
+        token(claims, b"", "none"),
+        token(claims, public).rpartition(b".")[0] + b".",
+        b"", b".", b"..", b"a.b.c", b"\xff", b"e30.e30.e30",
+    ):  # fmt: skip
+        with pytest.raises(NotGenuine):
+            verifier.verify(request_of(BODY, {"Plaid-Verification": forged}), NOW_S)
+
+
+def test_a_token_is_about_one_body_and_one_issuer():
+    key = b"0123456789abcdef0123456789abcdef"
+    scheme = catalogue.load("netlify").schemes["default"]
+    verifier = verifier_of(scheme, [key])
+    claims = {"iss": "netlify", "sha256": hashlib.sha256(BODY).hexdigest()}
+    good = request_of(BODY, {"X-Webhook-Signature": token(claims, key)})
+    assert verifier.verify(good, NOW_S) == 0
+    for changed in (
+        {**claims, "iss": "another"}, {**claims, "sha256": "0" * 64}, {**claims, "sha256": 5},
+        {"iss": "netlify"}, {**claims, "exp": NOW_S - 1}, {**claims, "exp": "soon"},
+    ):  # fmt: skip
+        bad = request_of(BODY, {"X-Webhook-Signature": token(changed, key)})
+        with pytest.raises(NotGenuine):
+            verifier.verify(bad, NOW_S)
+
+
+def test_a_probe_with_a_wrong_signature_gets_401():
+    public = PAIRS["ed25519"].public_key().public_bytes_raw().hex().encode()
+    headers = {"X-Signature-Timestamp": str(NOW_S), "X-Signature-Ed25519": "00" * 64}
+    probe = refusal(endpoint_of("discord", [public]), request_of(b'{"type":1}', headers))
+    assert (probe.status, type(probe)) == (401, BadSignature)
+
+
+def test_what_two_timestamps_say_must_agree():
+    scheme = catalogue.load("ripple").schemes["default"]
+    secret = sample_secret(scheme, b"x").encode()
+    request = request_of(BODY)
+    sign(scheme, secret, request, NOW_S)
+    verifier = verifier_of(scheme, [secret])
+    assert verifier.verify(request, NOW_S) == 0
+    request.headers[b"x-webhook-timestamp"] = b"%d001" % NOW_S
+    with pytest.raises(NotGenuine):
+        verifier.verify(request, NOW_S)
