@@ -15,6 +15,7 @@ The line from bytes to handler, and who knows what:
     config      the file; logs: the lines; values: numbers with units, secrets
     model       what travels; errors: what can go wrong
     cli/        the commands
+    testing     for the tests of handlers: signed events, handlers run by themselves
 
 Imports go down only, and the stages never import each other: tests/test_layers.py.
 """

@@ -6,6 +6,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "fasthook"
 
 LAYERS: list[set[str]] = [  # a module imports from rows below its own; names of one row never meet
+    {"testing"},
     {"cli"},
     {"service"},
     {"line", "control"},

@@ -19,6 +19,7 @@ _COMMANDS = (
     "init",
     "providers",
     "send",
+    "explain",
     "events",
     "show",
     "tail",

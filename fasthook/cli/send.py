@@ -112,7 +112,7 @@ def _target(name: str | None, config_path: Path, options: dict[str, Any]) -> Tar
         raise ConfigError(f"{config_path}: no endpoint {name!r}; it has: {known}")
     provider = provider_of(endpoint, name)
     scheme = scheme_of(endpoint, provider, name)
-    secret = _secret(options["secret"]) if options["secret"] else _first_secret(endpoint)
+    secret = secret_of(options["secret"]) if options["secret"] else _first_secret(endpoint)
     url = options["url"] or _url(settings.server.listen, endpoint)
     return Target(url, endpoint.public_url or url, provider, scheme, secret, endpoint.config)
 
@@ -129,12 +129,13 @@ def _named(options: dict[str, Any]) -> Target:
         raise click.UsageError(f"--scheme {name!r}; it has: {', '.join(provider.schemes)}")
     if not options["secret"]:
         raise click.UsageError("--secret must be given")
-    url, secret = options["url"], _secret(options["secret"])
+    url, secret = options["url"], secret_of(options["secret"])
     settings = dict(pair.partition("=")[::2] for pair in options["settings"])
     return Target(url, url, provider, provider.schemes[name], secret, settings)
 
 
-def _secret(text: str) -> bytes:
+def secret_of(text: str) -> bytes:
+    """The secret that an option names, or is. Raises `click.UsageError`."""
     if text.partition(":")[0] not in ("env", "file", "credential", "plain"):
         return text.encode()
     try:
@@ -165,8 +166,9 @@ def build(
     given: bytes | None,
     event_id: str | None,
     tamper: str | None,
+    at_s: float | None = None,
 ) -> Request:
-    """A signed request: headers and body are what would be sent."""
+    """A signed request: headers and body are what would be sent. `at_s`: wall clock, else now."""
     url, signed_url, provider, scheme, secret, settings = target
     parts = _split_url(url)
     path = (parts.path or "/").encode()
@@ -187,7 +189,9 @@ def build(
         selector = Selector.parse(selectors[0]) if selectors else None
         if selector is not None and selector.kind == "header":
             headers[selector.name.encode()] = value.encode()
-    now_s = time.time() - (_STALE_S if tamper == "timestamp" else 0)
+    now_s = at_s if at_s is not None else time.time()
+    if tamper == "timestamp":
+        now_s -= _STALE_S
     key = sample_secret(scheme, b"another").encode() if tamper == "secret" else secret
     try:
         _complete(scheme, request)
