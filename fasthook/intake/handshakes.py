@@ -119,7 +119,7 @@ class Greeting:
                 text = found.get(f"{selector.kind}:{selector.name}")
             else:
                 text = self._read(selector, request)
-            if text is None or (value != ANY and text != value):
+            if not text or value not in (ANY, text):
                 return False
         return True
 

@@ -105,7 +105,8 @@ class Receiver:
             if request.method != b"POST" or endpoint.is_guarded:
                 opening = endpoint.check(request, client)
                 if opening is not None:
-                    return self._open(endpoint, opening, request, (client, wall_ns))
+                    self._unverified.charge(limiter_key(client), now_s)
+                    return _opened(endpoint, opening, request, client, wall_ns)
             secret_index = endpoint.verifier.verify(request, wall_ns / 1e9)
             if endpoint.bucket is not None:
                 self._check_rate(endpoint, endpoint.bucket, now_s)
@@ -149,27 +150,6 @@ class Receiver:
         delivery.payloads = (payload,) * endpoint.identifier.payload_count
         delivery.order_keys = ("",) * len(endpoint.order_keys)
 
-    def _open(
-        self, endpoint: Endpoint, opening: Greeting, request: Request, seen: tuple[str, int]
-    ) -> Delivery:
-        """Answer a handshake that nobody signed; it costs its client as much as a refusal."""
-        client, wall_ns = seen
-        self._unverified.charge(limiter_key(client), wall_ns / 1e9)
-        return Delivery(
-            endpoint.name,
-            endpoint.provider,
-            "",
-            "",
-            request.head,
-            b"",
-            request.headers,
-            wall_ns,
-            client,
-            -1,
-            kind=opening.name,
-            reply=opening.reply_to(request),
-        )
-
     def _check_client(self, client: str, now_s: float) -> None:
         wait_s = self._unverified.wait(limiter_key(client), now_s)
         if wait_s:
@@ -179,6 +159,26 @@ class Receiver:
         wait_s = bucket.take(now_s)
         if wait_s:
             raise RateExceeded("the endpoint's rate is exceeded", wait_s, endpoint.retries_429)
+
+
+def _opened(
+    endpoint: Endpoint, opening: Greeting, request: Request, client: str, wall_ns: int
+) -> Delivery:
+    """A handshake that nobody signed, with its answer."""
+    return Delivery(
+        endpoint.name,
+        endpoint.provider,
+        "",
+        "",
+        request.head,
+        b"",
+        request.headers,
+        wall_ns,
+        client,
+        -1,
+        kind=opening.name,
+        reply=opening.reply_to(request),
+    )
 
 
 def _keys_of(

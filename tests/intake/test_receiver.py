@@ -285,6 +285,32 @@ def test_githubs_ping_is_a_handshake_unless_it_is_asked_for():
     assert receive(wanted, ping).kind == "event"
 
 
+def test_an_unsigned_handshake_costs_its_client_as_much_as_a_refusal():
+    endpoint = endpoint_of("dropbox", [SECRET])
+    receiver = receiver_of(endpoint, unverified=ClientBuckets(1, 2))
+    request = request_of(b"", {}, b"/hook?challenge=abc", b"GET")
+
+    def ask(now_s):
+        return receiver.receive(request, CLIENT, now_s, WALL_NS)
+
+    for now_s in (100.0, 100.0, 101.0):
+        assert ask(now_s).reply == Reply(200, "text/plain", "abc")
+    with pytest.raises(RateExceeded):
+        ask(101.5)
+    assert ask(103.0).kind == "challenge"
+
+
+def test_a_challenge_is_for_endpoints_of_that_provider_alone():
+    request = request_of(b"", {}, b"/hook?challenge=abc", b"GET")
+    assert isinstance(refusal(endpoint_of("github"), request), WrongMethod)
+    endpoint = endpoint_of("dropbox", [SECRET])
+    for target in (b"/hook", b"/hook?challenge=", b"/hook?challenge=a&challenge=b"):
+        assert refusal(endpoint, request_of(b"", {}, target, b"GET")).status in (400, 405)
+    for bad in (b"%0d%0aSet-Cookie:a", b"%ff", b"a" * 1100):
+        request = request_of(b"", {}, b"/hook?challenge=" + bad, b"GET")
+        assert refusal(endpoint, request).status == 400
+
+
 def test_who_observes_takes_what_is_not_genuine_and_says_so(capsys):
     def meet(endpoint, request):
         delivery = receive(endpoint, request)
