@@ -147,7 +147,7 @@ class Greeting:
             return None
         found = Found([], url=self._url.encode())
         if reply.computed is not None:
-            found = found._replace(computed=self._compute(reply.computed, request, found))
+            found.computed = self._compute(reply.computed, request, found)
         headers = {name: self._filled(text, request, found) for name, text in reply.headers.items()}
         if not reply.json:
             body = self._filled(reply.body, request, found)

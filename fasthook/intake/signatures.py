@@ -176,7 +176,7 @@ class SignatureVerifier:
     def _compare(self, request: Request, found: Found, now_s: float) -> int:
         """Which secret made one of the signatures found; -1: none."""
         if self._timestamp is not None:
-            found = self._with_timestamp(request, found, now_s)
+            found.timestamp = self._fresh_timestamp(request, found, now_s)
         pieces = self._template.pieces(request, found)
         matched = -1
         for index, comparer in enumerate(self._comparers):
@@ -238,7 +238,8 @@ class SignatureVerifier:
                     break
         return bare
 
-    def _with_timestamp(self, request: Request, found: Found, now_s: float) -> Found:
+    def _fresh_timestamp(self, request: Request, found: Found, now_s: float) -> bytes:
+        """The signed time as it was sent. Raises `NoSignature` and `StaleTimestamp`."""
         assert self._timestamp is not None  # noqa: S101 - asked by _compare
         sent = self._timestamp.read(request, found.fields)
         if sent is None:
@@ -249,4 +250,4 @@ class SignatureVerifier:
         if abs(age_s) > self._tolerance_s:
             limit = f"tolerance is {self._tolerance_s:g} s"
             raise StaleTimestamp(f"signed {age_s:.0f} s ago, {limit}")
-        return found._replace(timestamp=sent)
+        return sent

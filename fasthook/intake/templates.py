@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qs, parse_qsl, urlencode
 
+import msgspec
 import orjson
 
 from fasthook.errors import NoSignature
@@ -36,7 +37,7 @@ _FIELD: Final = re.compile(r"\{([^{}]*)\}")
 _MAX_FIELDS: Final = 1000
 
 
-class Found(NamedTuple):
+class Found(msgspec.Struct, gc=False):
     """What was read out of a signature header and its companions."""
 
     signatures: list[bytes]
