@@ -119,7 +119,8 @@ def block(provider: Provider) -> str:
 
 def _show(provider: Provider) -> None:
     click.secho(f"{provider.name}", bold=True)
-    click.echo(f"{provider.docs}\n")
+    unsure = "" if provider.is_docs_certain else " (address from memory)"
+    click.echo(f"{provider.docs or 'no page known'}{unsure}\n")
     if provider.setup:
         click.echo(f"At the sender: {provider.setup}")
     if provider.secret:

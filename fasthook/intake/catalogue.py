@@ -29,7 +29,8 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     id: str
     name: str
     category: str
-    docs: str  # the sender's page on verification
+    docs: str  # the sender's page on verification, or who else shows the scheme
+    is_docs_certain: bool = True  # False: the page's address is from memory
     #: The first one is used unless the endpoint names another.
     schemes: dict[str, Scheme]
     event_id: str | list[str] = []
