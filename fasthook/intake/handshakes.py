@@ -26,6 +26,7 @@ MAX_CHALLENGE_BYTES: Final = 1024
 MAX_UNSIGNED_BYTES: Final = 16 * 1024
 #: In `when`: any value, as long as there is one.
 ANY: Final = "*"
+_ANY_BYTES: Final = b"*"
 
 
 class Computed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -96,7 +97,10 @@ class Greeting:
         self.name = handshake.name
         self.method = handshake.method.encode()
         self.is_signed = handshake.is_signed
-        self._when = [(Selector.parse(text), value) for text, value in handshake.when.items()]
+        conditions = [(Selector.parse(text), value) for text, value in handshake.when.items()]
+        #: A header is cheap to look at, so that comes first: most requests are no handshake.
+        self._when_headers = [(s.key, v.encode()) for s, v in conditions if s.kind == "header"]
+        self._when = [(s, value) for s, value in conditions if s.kind != "header"]
         self._require = [
             (Selector.parse(text), Template(value, settings).text_of().split())
             for text, value in handshake.require.items()
@@ -114,6 +118,10 @@ class Greeting:
         """
         if request.method != self.method:
             return False
+        for key, wanted in self._when_headers:
+            sent = request.headers.get(key)
+            if not sent or (sent != wanted and wanted != _ANY_BYTES):
+                return False
         for selector, value in self._when:
             if selector.kind in ("json", "form") and found is not None:
                 text = found.get(f"{selector.kind}:{selector.name}")

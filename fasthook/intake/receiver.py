@@ -191,12 +191,14 @@ def _sort(endpoint: Endpoint, delivery: Delivery, request: Request, found: dict[
     """Set apart what no handler should see, handshakes and events that are not wanted; and find
     the keys of what is to be handled in order.
     """
-    delivery.order_keys = _keys_of(endpoint, request, delivery.event_id, found)
-    greeting = first_that_applies(endpoint.greetings, request, found)
-    is_wanted = endpoint.events is not None and delivery.event_type in endpoint.events
-    if greeting is not None and not is_wanted:
-        delivery.kind = greeting.name
-        delivery.reply = greeting.reply_to(request)
-        return
+    if endpoint.order_keys:
+        delivery.order_keys = _keys_of(endpoint, request, delivery.event_id, found)
+    for greeting in endpoint.greetings:
+        if greeting.applies(request, found):
+            if endpoint.events is not None and delivery.event_type in endpoint.events:
+                break  # it is asked for
+            delivery.kind = greeting.name
+            delivery.reply = greeting.reply_to(request)
+            return
     if endpoint.events is not None and delivery.event_type not in endpoint.events:
         delivery.kind = "ignored"
