@@ -36,6 +36,7 @@ COMPILE ?= $(shell command -v cc >/dev/null && $(PYTHON) -c 'import pathlib, sys
 
 $(VENV)/installed: pyproject.toml constraints.txt $(COMPILED)
 	$(PYTHON) -m venv $(VENV)
+	@$(MAKE) -s interpreted   # also what is compiled no more
 	$(if $(filter 1,$(COMPILE)),,@echo "not compiled (no C compiler, or no Python.h): slower")
 	PIP_CONSTRAINT=constraints.txt HATCH_BUILD_HOOKS_ENABLE=$(filter 1,$(COMPILE)) $(BIN)/python -m pip \
 	  install -q --disable-pip-version-check -c constraints.txt -e '.[test]'
