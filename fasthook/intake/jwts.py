@@ -42,6 +42,8 @@ class JwtVerifier:
                 "JWT signatures need: pip install '.[asymmetric]' in fasthook's folder"
             ) from None
         self._jws = jwt.PyJWS()
+        # `check` says once that a secret is short; not at each request.
+        warnings.filterwarnings("ignore", category=jwt.InsecureKeyLengthWarning)
         self._invalid: type[Exception] = jwt.PyJWTError
         self._headers = [name.encode() for name in scheme.headers]
         self._prefixes = scheme.prefixes
@@ -85,9 +87,7 @@ class JwtVerifier:
             header = self._jws.get_unverified_header(token)
             for key, algorithms in keys.for_kid(header.get("kid")):
                 try:
-                    with warnings.catch_warnings():  # short secrets are said by `check`, once
-                        warnings.simplefilter("ignore")
-                        payload = self._jws.decode(token, key, algorithms=algorithms)
+                    payload = self._jws.decode(token, key, algorithms=algorithms)
                 except self._invalid:
                     continue
                 claims = json.loads(payload)
@@ -151,7 +151,10 @@ def _time(found: dict[str, Any], name: str, default: float) -> float:
     value = found.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise NoSignature(f"the token's claim {name!r} is no time")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise NoSignature(f"the token's claim {name!r} is no time") from None
 
 
 class _Keys:
