@@ -25,7 +25,7 @@ from fasthook.intake.limiter import ClientBuckets
 from fasthook.intake.network import Clients
 from fasthook.intake.receiver import Receiver
 from fasthook.logs import Log
-from fasthook.model import Delivery, Handler, Outcome, Reply, Request, Undecodable
+from fasthook.model import Delivery, Handler, Outcome, Request, Undecodable
 from fasthook.plan import Plan
 from fasthook.spool.changes import EVERY_OTHER, Part, State
 from fasthook.spool.committer import Committed, Entry
@@ -33,7 +33,7 @@ from fasthook.spool.indexer import ReadBack, Settings
 from fasthook.spool.records import Settled
 from fasthook.spool.rejects import Reject
 from fasthook.spool.spool import KEY_BYTES, Spool, key_of
-from fasthook.wire.answers import Answer, refusal, render
+from fasthook.wire.answers import Answer, refusal, rendered
 from fasthook.wire.connection import Connection
 
 #: Retries that are due sooner wait in memory; for later ones the delivery goes back to disk.
@@ -62,7 +62,7 @@ class Line:
         self._is_id_signed = {e.name: e.is_id_signed for e in plan.endpoints}
         self._unsigned = {e.name for e in plan.endpoints if e.provider == "none"}
         self._keeps_rejected = {e.name for e in plan.endpoints if e.keep_rejected}
-        self._success = {name: _rendered(reply) for name, reply in plan.answers.items()}
+        self._success = {name: rendered(reply) for name, reply in plan.answers.items()}
         self.spool = self._open_spool(config) if config.spool.durability != "none" else None
         #: See `wire.connection.Receive`.
         self.receive = self._receive_unstored if self.spool is None else self._receive_stored
@@ -228,7 +228,7 @@ class Line:
         reply = delivery.reply
         if reply is None:
             return self._success[delivery.endpoint]
-        return _rendered(reply)
+        return rendered(reply)
 
     def _reject(self, rejection: Rejection, request: Request, peer: str) -> Answer:
         client, endpoint = rejection.client or peer, rejection.endpoint
@@ -440,11 +440,3 @@ def resumable(handlers: Sequence[str], parts: Sequence[Part], now_ns: int) -> Ma
             was_parked = not part.attempt and bool(part.order_key)
             resumed[name] = Resumed(part.attempt, was_parked)
     return resumed
-
-
-def _rendered(reply: Reply) -> Answer:
-    fields = tuple(reply.headers.items())
-    if reply.body:  # never a page, whatever a browser makes of it
-        fields = (*fields, ("X-Content-Type-Options", "nosniff"))
-    body = reply.body.encode()
-    return render(reply.status, body, content_type=reply.content_type, fields=fields)

@@ -1,7 +1,7 @@
 """How a provider signs, as data: what the catalogue and `[endpoint.scheme]` tables hold."""
 
-from collections.abc import Callable
-from typing import Final, Literal, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Final, Literal, NamedTuple, TypeVar
 
 import msgspec
 
@@ -175,6 +175,14 @@ class Scheme(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """Whether the time that is checked is among what is signed."""
         selector = Selector.parse(self.timestamp)
         return "{timestamp}" in self.message or Template(self.message).signs(selector)
+
+
+class Terms(NamedTuple):
+    """A scheme as an endpoint has it."""
+
+    scheme: Scheme
+    url: str  # the public one
+    settings: Mapping[str, str]
 
 
 def _named(key: str, parse: Callable[[str], T], text: str) -> T:

@@ -14,12 +14,13 @@ from fasthook.intake.comparing import KeyedHash, comparer_of
 from fasthook.intake.extracting import EXTRACTORS, seconds_of
 from fasthook.intake.jwts import JwtVerifier
 from fasthook.intake.keys import ENCODERS, key_of
-from fasthook.intake.schemes import Scheme
+from fasthook.intake.schemes import Scheme, Terms
 from fasthook.intake.templates import Found, Selector, Template
 from fasthook.logs import log
 from fasthook.model import Request
 
-#: Signatures of one request that are compared; senders send one or two. Beyond: refused.
+#: Signatures of one request that are compared; senders send one or two. Beyond: refused. Where a
+#: scheme has more headers than that, each of them may hold one.
 MAX_SIGNATURES: Final = 8
 
 
@@ -69,7 +70,7 @@ def verifier_of(
     """
     if scheme.kind == "code":
         module = import_module(f"fasthook.intake.providers.{scheme.code}")
-        verifier: Verifier = module.verifier_of(scheme, secrets, url, settings or {})
+        verifier: Verifier = module.verifier_of(Terms(scheme, url, settings or {}), secrets)
         return verifier
     if scheme.claims is not None:
         return JwtVerifier(scheme, scheme.claims, secrets, url, settings or {})
@@ -135,6 +136,7 @@ class SignatureVerifier:
     ) -> None:
         """Raises `ConfigError` where a secret can't be a key of this scheme."""
         self._headers = [name.encode() for name in scheme.headers]
+        self._max_signatures = max(MAX_SIGNATURES, len(scheme.headers))
         self._place = Selector.parse(scheme.signature) if scheme.signature else None
         self._may_repeat = scheme.may_repeat
         self._prefixes = [prefix.encode() for prefix in scheme.prefixes]
@@ -166,7 +168,8 @@ class SignatureVerifier:
         matched = -1
         for found in groups:
             try:
-                matched = max(matched, self._compare(request, found, now_s))
+                index = self._compare(request, found, now_s)
+                matched = index if matched < 0 else matched
             except (NoSignature, StaleTimestamp) as error:
                 refusal = error
         if matched >= 0:
@@ -203,8 +206,8 @@ class SignatureVerifier:
                 groups.append(Found(signatures, b"", fields, self._url))
         if not groups:
             raise NoSignature(f"no signature of the expected form in {where}")
-        if count > MAX_SIGNATURES:
-            raise NoSignature(f"{count} signatures, limit {MAX_SIGNATURES}")
+        if count > self._max_signatures:
+            raise NoSignature(f"{count} signatures, limit {self._max_signatures}")
         return groups
 
     def _values(self, request: Request) -> tuple[str, list[bytes]]:

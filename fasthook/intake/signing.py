@@ -18,7 +18,7 @@ import orjson
 
 from fasthook.errors import ConfigError
 from fasthook.intake.keys import ENCODERS, digest_of, encoding_of, key_of
-from fasthook.intake.schemes import PUBLIC_KEY_KINDS, Claims, Scheme
+from fasthook.intake.schemes import PUBLIC_KEY_KINDS, Claims, Scheme, Terms
 from fasthook.intake.templates import SECRET, Found, Selector, Template
 from fasthook.model import Request
 
@@ -42,7 +42,7 @@ def sign(
     settings = settings or {}
     if scheme.kind == "code":
         module = import_module(f"fasthook.intake.providers.{scheme.code}")
-        module.sign(scheme, secret, request, now_s, url, settings)
+        module.sign(Terms(scheme, url, settings), secret, request, now_s)
         return
     for text, value in scheme.require.items():
         place(request, Selector.parse(text), Template(value, settings).text_of().encode())

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from fasthook.errors import Rejection
+from fasthook.model import Reply
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -58,6 +59,15 @@ def _phrase_of(status: int) -> str:
         return HTTPStatus(status).phrase
     except ValueError:  # some senders have a status of their own; the phrase means nothing
         return "Refused"
+
+
+def rendered(reply: Reply) -> Answer:
+    """The answer that a reply is. A body is never a page, whatever a browser makes of it."""
+    fields = tuple(reply.headers.items())
+    if reply.body:
+        fields = (*fields, ("X-Content-Type-Options", "nosniff"))
+    body = reply.body.encode()
+    return render(reply.status, body, content_type=reply.content_type, fields=fields)
 
 
 def refusal(rejection: Rejection, *, closes: bool = False) -> Answer:

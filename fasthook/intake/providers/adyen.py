@@ -6,14 +6,14 @@ joined by ":", none escaped, a missing one empty. Nothing else of the body is si
 
 import base64
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import orjson
 
 from fasthook.errors import ConfigError, NoSignature
 from fasthook.intake.providers import common
-from fasthook.intake.schemes import Scheme
+from fasthook.intake.schemes import Terms
 from fasthook.intake.signatures import Verifier
 from fasthook.intake.templates import scalar, walk
 from fasthook.model import Request
@@ -76,23 +76,14 @@ def _signature(key: bytes, message: bytes) -> bytes:
     return base64.b64encode(hmac.digest(key, message, "sha256"))
 
 
-def verifier_of(
-    scheme: Scheme, secrets: Sequence[bytes], url: str, settings: Mapping[str, str]
-) -> Verifier:
+def verifier_of(terms: Terms, secrets: Sequence[bytes]) -> Verifier:
     """See `signatures.verifier_of`."""
-    return _Adyen(common.keys_of(scheme, secrets))
+    return _Adyen(common.keys_of(terms.scheme, secrets))
 
 
-def sign(
-    scheme: Scheme,
-    secret: bytes,
-    request: Request,
-    now_s: float,
-    url: str,
-    settings: Mapping[str, str],
-) -> None:
+def sign(terms: Terms, secret: bytes, request: Request, now_s: float) -> None:
     """See `signing.sign`."""
-    key = common.keys_of(scheme, [secret])[0]
+    key = common.keys_of(terms.scheme, [secret])[0]
     try:
         document = common.object_of(request.body)
         for item in _items(document):

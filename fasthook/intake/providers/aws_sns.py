@@ -10,7 +10,7 @@ The secret is the certificate in PEM; its dates and its chain are the operator's
 import base64
 import hmac
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import orjson
@@ -18,7 +18,7 @@ import orjson
 from fasthook.errors import ConfigError, NoSignature
 from fasthook.intake.keys import decode_canonical, digest_of
 from fasthook.intake.providers import common
-from fasthook.intake.schemes import Scheme
+from fasthook.intake.schemes import Terms
 from fasthook.intake.signatures import Verifier
 from fasthook.model import Request
 
@@ -41,9 +41,6 @@ _REPEATED: Final = {b"x-amz-sns-message-id": "MessageId", b"x-amz-sns-message-ty
 
 class _Sns:
     def __init__(self, keys: Sequence[Any], topic: str) -> None:
-        from cryptography.exceptions import InvalidSignature
-
-        self._invalid = InvalidSignature
         self._keys = keys
         self._topic = topic.encode()
 
@@ -60,14 +57,7 @@ class _Sns:
             raise NoSignature("no signature of a known version")
         if self._topic and not hmac.compare_digest(_text(message, "TopicArn"), self._topic):
             raise NoSignature("the topic is another than topic_arn")
-        signed, matched = _message(message), -1
-        for index, key in enumerate(self._keys):
-            try:
-                key.verify(raw, signed, *_rsa(hash_name))
-            except self._invalid:
-                continue
-            matched = index if matched < 0 else matched
-        return common.found(matched)
+        return common.found(common.index_of(self._keys, raw, _message(message), *_rsa(hash_name)))
 
 
 def _rsa(hash_name: str) -> tuple[Any, Any]:
@@ -102,25 +92,16 @@ def _message(message: dict[str, Any]) -> bytes:
     return b"".join([b"%s\n%s\n" % (name.encode(), _text(message, name)) for name in present])
 
 
-def verifier_of(
-    scheme: Scheme, secrets: Sequence[bytes], url: str, settings: Mapping[str, str]
-) -> Verifier:
+def verifier_of(terms: Terms, secrets: Sequence[bytes]) -> Verifier:
     """See `signatures.verifier_of`. A public key in PEM will do, too."""
     keys = [
         common.public_key("rsa", "certificate" if b"CERTIFICATE-" in secret else "pem", secret)
         for secret in secrets
     ]
-    return _Sns(keys, settings.get(_TOPIC, ""))
+    return _Sns(keys, terms.settings.get(_TOPIC, ""))
 
 
-def sign(
-    scheme: Scheme,
-    secret: bytes,
-    request: Request,
-    now_s: float,
-    url: str,
-    settings: Mapping[str, str],
-) -> None:
+def sign(terms: Terms, secret: bytes, request: Request, now_s: float) -> None:
     """See `signing.sign`. With version 2, unless the body asks for 1."""
     try:
         message = common.object_of(request.body)

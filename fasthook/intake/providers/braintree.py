@@ -9,13 +9,13 @@ The secret is written `public_key:private_key`.
 import hashlib
 import hmac
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlencode
 
 from fasthook.errors import BadPayload, BadSignature, ConfigError, NoSignature
 from fasthook.intake.providers import common
-from fasthook.intake.schemes import Scheme
+from fasthook.intake.schemes import Terms
 from fasthook.intake.signatures import Verifier
 from fasthook.intake.templates import Selector
 from fasthook.model import Reply, Request
@@ -63,21 +63,12 @@ def _signature(key: bytes, payload: bytes) -> bytes:
     return hmac.digest(key, payload, "sha1").hex().encode()
 
 
-def verifier_of(
-    scheme: Scheme, secrets: Sequence[bytes], url: str, settings: Mapping[str, str]
-) -> Verifier:
+def verifier_of(terms: Terms, secrets: Sequence[bytes]) -> Verifier:
     """See `signatures.verifier_of`."""
     return _Braintree([_key_of(secret) for secret in secrets])
 
 
-def sign(
-    scheme: Scheme,
-    secret: bytes,
-    request: Request,
-    now_s: float,
-    url: str,
-    settings: Mapping[str, str],
-) -> None:
+def sign(terms: Terms, secret: bytes, request: Request, now_s: float) -> None:
     """See `signing.sign`. The body is the form with `bt_payload`."""
     public, key = _key_of(secret)
     payload = dict(common.form_of(request.body)).get(_PAYLOAD)

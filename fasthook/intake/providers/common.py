@@ -70,6 +70,20 @@ def matching(expected: Sequence[Sequence[bytes]], signatures: Sequence[bytes]) -
     return found(matched)
 
 
+def index_of(keys: Sequence[Any], raw: bytes, message: bytes, *arguments: Any) -> int:
+    """Which public key verifies the signature; -1: none."""
+    from cryptography.exceptions import InvalidSignature
+
+    matched = -1
+    for index, key in enumerate(keys):
+        try:
+            key.verify(raw, message, *arguments)
+        except InvalidSignature:
+            continue
+        matched = index if matched < 0 else matched
+    return matched
+
+
 def found(matched: int) -> int:
     """The index itself. Raises `BadSignature` where it is of no secret."""
     if matched < 0:

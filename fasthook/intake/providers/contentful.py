@@ -5,14 +5,14 @@ once more. The list and the time have to be among the headers listed, as they al
 """
 
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 from urllib.parse import quote, urlsplit
 
 from fasthook.errors import NoSignature
 from fasthook.intake.extracting import seconds_of
 from fasthook.intake.providers import common
-from fasthook.intake.schemes import Scheme
+from fasthook.intake.schemes import Terms
 from fasthook.intake.signatures import Verifier
 from fasthook.model import Request
 
@@ -68,26 +68,17 @@ def _signature(key: bytes, message: bytes) -> bytes:
     return hmac.digest(key, message, "sha256").hex().encode()
 
 
-def verifier_of(
-    scheme: Scheme, secrets: Sequence[bytes], url: str, settings: Mapping[str, str]
-) -> Verifier:
+def verifier_of(terms: Terms, secrets: Sequence[bytes]) -> Verifier:
     """See `signatures.verifier_of`. Without a public URL the path is the request's own."""
-    return _Contentful(common.keys_of(scheme, secrets), url, scheme.tolerance)
+    return _Contentful(common.keys_of(terms.scheme, secrets), terms.url, terms.scheme.tolerance)
 
 
-def sign(
-    scheme: Scheme,
-    secret: bytes,
-    request: Request,
-    now_s: float,
-    url: str,
-    settings: Mapping[str, str],
-) -> None:
+def sign(terms: Terms, secret: bytes, request: Request, now_s: float) -> None:
     """See `signing.sign`. Signed are those headers of the request that are Contentful's."""
-    keys = common.keys_of(scheme, [secret])
+    keys = common.keys_of(terms.scheme, [secret])
     request.headers[_TIME.encode()] = b"%d" % int(now_s * 1000)
     own = {name for name in request.headers if name.startswith(b"x-contentful-")}
     listed = sorted((own | {_LIST.encode()}) - {_HEADER.encode()})
     request.headers[_LIST.encode()] = b",".join(listed)
-    message = _Contentful(keys, url, scheme.tolerance).message(request)
+    message = _Contentful(keys, terms.url, terms.scheme.tolerance).message(request)
     request.headers[_HEADER.encode()] = _signature(keys[0], message)

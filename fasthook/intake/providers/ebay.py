@@ -15,7 +15,7 @@ import msgspec
 from fasthook.errors import ConfigError, NoSignature
 from fasthook.intake.keys import decode_canonical, digest_of
 from fasthook.intake.providers import common
-from fasthook.intake.schemes import Scheme
+from fasthook.intake.schemes import Terms
 from fasthook.intake.signatures import Verifier
 from fasthook.model import Request
 
@@ -35,9 +35,6 @@ class _Header(msgspec.Struct):
 
 class _Ebay:
     def __init__(self, keys: Sequence[Mapping[str, Any]]) -> None:
-        from cryptography.exceptions import InvalidSignature
-
-        self._invalid = InvalidSignature
         self._keys = keys
 
     def verify(self, request: Request, now_s: float) -> int:
@@ -49,13 +46,8 @@ class _Ebay:
         matched = -1
         for index, by_id in enumerate(self._keys):
             key = by_id.get(header.kid) or by_id.get(_ANY)
-            if key is None:
-                continue
-            try:
-                key.verify(raw, request.body, _ecdsa())
-            except self._invalid:
-                continue
-            matched = index if matched < 0 else matched
+            if key is not None and common.index_of([key], raw, request.body, _ecdsa()) == 0:
+                matched = index if matched < 0 else matched
         return common.found(matched)
 
 
@@ -89,9 +81,7 @@ def _by_id(secret: bytes) -> dict[str, bytes]:
     return {kid: key.encode() for kid, key in keys.items() if kid}
 
 
-def verifier_of(
-    scheme: Scheme, secrets: Sequence[bytes], url: str, settings: Mapping[str, str]
-) -> Verifier:
+def verifier_of(terms: Terms, secrets: Sequence[bytes]) -> Verifier:
     """See `signatures.verifier_of`."""
     return _Ebay(
         [
@@ -104,14 +94,7 @@ def verifier_of(
     )
 
 
-def sign(
-    scheme: Scheme,
-    secret: bytes,
-    request: Request,
-    now_s: float,
-    url: str,
-    settings: Mapping[str, str],
-) -> None:
+def sign(terms: Terms, secret: bytes, request: Request, now_s: float) -> None:
     """See `signing.sign`."""
     kid, key = next(iter(_by_id(secret).items()), (_ANY, b""))
     signature = common.private_key(key).sign(request.body, _ecdsa())

@@ -8,12 +8,12 @@ import base64
 import hmac
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from fasthook.errors import NoSignature
 from fasthook.intake.providers import common
-from fasthook.intake.schemes import Scheme
+from fasthook.intake.schemes import Terms
 from fasthook.intake.signatures import Verifier
 from fasthook.model import Request
 
@@ -56,22 +56,13 @@ def _signature(key: bytes, message: bytes) -> bytes:
     return base64.b64encode(hmac.digest(key, message, "sha256"))
 
 
-def verifier_of(
-    scheme: Scheme, secrets: Sequence[bytes], url: str, settings: Mapping[str, str]
-) -> Verifier:
+def verifier_of(terms: Terms, secrets: Sequence[bytes]) -> Verifier:
     """See `signatures.verifier_of`."""
-    return _Hygraph(common.keys_of(scheme, secrets), scheme.tolerance)
+    return _Hygraph(common.keys_of(terms.scheme, secrets), terms.scheme.tolerance)
 
 
-def sign(
-    scheme: Scheme,
-    secret: bytes,
-    request: Request,
-    now_s: float,
-    url: str,
-    settings: Mapping[str, str],
-) -> None:
+def sign(terms: Terms, secret: bytes, request: Request, now_s: float) -> None:
     """See `signing.sign`."""
-    key, time = common.keys_of(scheme, [secret])[0], int(now_s * 1000)
+    key, time = common.keys_of(terms.scheme, [secret])[0], int(now_s * 1000)
     signature = _signature(key, _message(request.body, b"master", time))
     request.headers[_HEADER.encode()] = b"sign=%s, env=master, t=%d" % (signature, time)

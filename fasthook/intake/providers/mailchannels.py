@@ -9,13 +9,13 @@ import base64
 import hashlib
 import hmac
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from fasthook.errors import NoSignature
 from fasthook.intake.keys import decode_canonical
 from fasthook.intake.providers import common
-from fasthook.intake.schemes import Scheme
+from fasthook.intake.schemes import Terms
 from fasthook.intake.signatures import Verifier
 from fasthook.model import Request
 
@@ -32,9 +32,6 @@ _HASHES: Final = {b"sha-256": "sha256", b"sha-512": "sha512"}
 
 class _MailChannels:
     def __init__(self, keys: Sequence[Any], tolerance_s: float) -> None:
-        from cryptography.exceptions import InvalidSignature
-
-        self._invalid = InvalidSignature
         self._keys = keys
         self._tolerance_s = tolerance_s
 
@@ -71,14 +68,7 @@ class _MailChannels:
         raw = decode_canonical(signature, "base64")
         if raw is None:
             raise NoSignature("a signature that is not base64")
-        matched = -1
-        for index, key in enumerate(self._keys):
-            try:
-                key.verify(raw, message)
-            except self._invalid:
-                continue
-            matched = index if matched < 0 else matched
-        return matched
+        return common.index_of(self._keys, raw, message)
 
 
 def _items(form: re.Pattern[bytes], text: bytes) -> list[re.Match[bytes]]:
@@ -122,22 +112,13 @@ def _message(request: Request, components: bytes, parameters: bytes) -> bytes:
     return b"\n".join([*lines, b'"@signature-params": ' + parameters])
 
 
-def verifier_of(
-    scheme: Scheme, secrets: Sequence[bytes], url: str, settings: Mapping[str, str]
-) -> Verifier:
+def verifier_of(terms: Terms, secrets: Sequence[bytes]) -> Verifier:
     """See `signatures.verifier_of`."""
     keys = [common.public_key("ed25519", "der", secret) for secret in secrets]
-    return _MailChannels(keys, scheme.tolerance)
+    return _MailChannels(keys, terms.scheme.tolerance)
 
 
-def sign(
-    scheme: Scheme,
-    secret: bytes,
-    request: Request,
-    now_s: float,
-    url: str,
-    settings: Mapping[str, str],
-) -> None:
+def sign(terms: Terms, secret: bytes, request: Request, now_s: float) -> None:
     """See `signing.sign`."""
     digest = base64.b64encode(hashlib.sha256(request.body).digest())
     request.headers[b"content-digest"] = b"sha-256=:%s:" % digest

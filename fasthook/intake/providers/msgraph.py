@@ -6,7 +6,7 @@ notifications: one with another state makes all of it worthless. The tokens of r
 """
 
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import orjson
@@ -14,7 +14,7 @@ import orjson
 from fasthook.errors import ConfigError, NoSignature
 from fasthook.intake.keys import fingerprint
 from fasthook.intake.providers import common
-from fasthook.intake.schemes import Scheme
+from fasthook.intake.schemes import Terms
 from fasthook.intake.signatures import Verifier
 from fasthook.model import Request
 
@@ -48,21 +48,12 @@ def _items(body: bytes) -> list[Any]:
     return items
 
 
-def verifier_of(
-    scheme: Scheme, secrets: Sequence[bytes], url: str, settings: Mapping[str, str]
-) -> Verifier:
+def verifier_of(terms: Terms, secrets: Sequence[bytes]) -> Verifier:
     """See `signatures.verifier_of`."""
-    return _Graph(common.keys_of(scheme, secrets))
+    return _Graph(common.keys_of(terms.scheme, secrets))
 
 
-def sign(
-    scheme: Scheme,
-    secret: bytes,
-    request: Request,
-    now_s: float,
-    url: str,
-    settings: Mapping[str, str],
-) -> None:
+def sign(terms: Terms, secret: bytes, request: Request, now_s: float) -> None:
     """See `signing.sign`."""
     try:
         document = common.object_of(request.body)

@@ -9,12 +9,12 @@ several signatures, of several tokens.
 import base64
 import hmac
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from fasthook.errors import NoSignature
 from fasthook.intake.providers import common
-from fasthook.intake.schemes import Scheme
+from fasthook.intake.schemes import Terms
 from fasthook.intake.signatures import Verifier
 from fasthook.model import Request
 
@@ -61,23 +61,14 @@ def _signature(key: bytes, message: bytes) -> bytes:
     return base64.b64encode(hmac.digest(key, message, "sha256"))
 
 
-def verifier_of(
-    scheme: Scheme, secrets: Sequence[bytes], url: str, settings: Mapping[str, str]
-) -> Verifier:
+def verifier_of(terms: Terms, secrets: Sequence[bytes]) -> Verifier:
     """See `signatures.verifier_of`."""
-    return _Plivo(common.keys_of(scheme, secrets), url)
+    return _Plivo(common.keys_of(terms.scheme, secrets), terms.url)
 
 
-def sign(
-    scheme: Scheme,
-    secret: bytes,
-    request: Request,
-    now_s: float,
-    url: str,
-    settings: Mapping[str, str],
-) -> None:
+def sign(terms: Terms, secret: bytes, request: Request, now_s: float) -> None:
     """See `signing.sign`."""
-    keys = common.keys_of(scheme, [secret])
+    keys = common.keys_of(terms.scheme, [secret])
     nonce = request.headers.setdefault(_NONCE.encode(), b"%d" % int(now_s * 1000))
-    message = _Plivo(keys, url).message(request, nonce)
+    message = _Plivo(keys, terms.url).message(request, nonce)
     request.headers[_HEADER.encode()] = _signature(keys[0], message)

@@ -8,12 +8,12 @@ anew as JavaScript does. Whatever follows it in the array is signed by nobody.
 import hmac
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from fasthook.errors import ConfigError, NoSignature
 from fasthook.intake.providers import common
-from fasthook.intake.schemes import Scheme
+from fasthook.intake.schemes import Terms
 from fasthook.intake.signatures import Verifier
 from fasthook.model import Request
 
@@ -67,24 +67,17 @@ def _signature(key: bytes, message: bytes) -> bytes:
     return hmac.digest(key, message, "sha1").hex().encode()
 
 
-def verifier_of(
-    scheme: Scheme, secrets: Sequence[bytes], url: str, settings: Mapping[str, str]
-) -> Verifier:
+def verifier_of(terms: Terms, secrets: Sequence[bytes]) -> Verifier:
     """See `signatures.verifier_of`."""
-    return _Segment(common.keys_of(scheme, secrets))
+    return _Segment(common.keys_of(terms.scheme, secrets))
 
 
-def sign(
-    scheme: Scheme,
-    secret: bytes,
-    request: Request,
-    now_s: float,
-    url: str,
-    settings: Mapping[str, str],
-) -> None:
+def sign(terms: Terms, secret: bytes, request: Request, now_s: float) -> None:
     """See `signing.sign`."""
     try:
         message = _messages(request.body)[0]
     except NoSignature as error:
         raise ConfigError(f"the body can't be signed: {error}") from None
-    request.headers[_HEADER.encode()] = _signature(common.keys_of(scheme, [secret])[0], message)
+    request.headers[_HEADER.encode()] = _signature(
+        common.keys_of(terms.scheme, [secret])[0], message
+    )

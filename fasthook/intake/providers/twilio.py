@@ -12,12 +12,12 @@ import base64
 import hashlib
 import hmac
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from fasthook.errors import NoSignature
 from fasthook.intake.providers import common
-from fasthook.intake.schemes import Scheme
+from fasthook.intake.schemes import Terms
 from fasthook.intake.signatures import Verifier
 from fasthook.intake.signing import place
 from fasthook.intake.templates import Selector
@@ -83,26 +83,19 @@ def _signature(key: bytes, message: bytes) -> bytes:
     return base64.b64encode(hmac.digest(key, message, "sha1"))
 
 
-def verifier_of(
-    scheme: Scheme, secrets: Sequence[bytes], url: str, settings: Mapping[str, str]
-) -> Verifier:
+def verifier_of(terms: Terms, secrets: Sequence[bytes]) -> Verifier:
     """See `signatures.verifier_of`."""
-    return _Twilio(common.keys_of(scheme, secrets), url)
+    return _Twilio(common.keys_of(terms.scheme, secrets), terms.url)
 
 
-def sign(
-    scheme: Scheme,
-    secret: bytes,
-    request: Request,
-    now_s: float,
-    url: str,
-    settings: Mapping[str, str],
-) -> None:
+def sign(terms: Terms, secret: bytes, request: Request, now_s: float) -> None:
     """See `signing.sign`. JSON gets its digest into the query."""
     is_json = request.method != b"GET" and request.body.lstrip()[:1] in (b"{", b"[")
     if is_json and _BODY_HASH not in request.query:
         digest = hashlib.sha256(request.body).hexdigest()
         place(request, Selector.parse(f"query:{_BODY_HASH.decode()}"), digest.encode())
-    twilio = _Twilio(common.keys_of(scheme, [secret]), url)
+    twilio = _Twilio(common.keys_of(terms.scheme, [secret]), terms.url)
     message = twilio.messages(request)[0]
-    request.headers[_HEADER.encode()] = _signature(common.keys_of(scheme, [secret])[0], message)
+    request.headers[_HEADER.encode()] = _signature(
+        common.keys_of(terms.scheme, [secret])[0], message
+    )

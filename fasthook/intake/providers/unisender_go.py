@@ -7,12 +7,12 @@ message and the whole has to be JSON, so that what MD5 lets be appended is refus
 import hashlib
 import hmac
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from fasthook.errors import NoSignature
 from fasthook.intake.providers import common
-from fasthook.intake.schemes import Scheme
+from fasthook.intake.schemes import Terms
 from fasthook.intake.signatures import Verifier
 from fasthook.model import Request
 
@@ -40,23 +40,14 @@ def _digest(before: bytes, key: bytes, after: bytes) -> bytes:
     return hashlib.md5(before + key + after, usedforsecurity=False).hexdigest().encode()
 
 
-def verifier_of(
-    scheme: Scheme, secrets: Sequence[bytes], url: str, settings: Mapping[str, str]
-) -> Verifier:
+def verifier_of(terms: Terms, secrets: Sequence[bytes]) -> Verifier:
     """See `signatures.verifier_of`."""
-    return _Unisender(common.keys_of(scheme, secrets))
+    return _Unisender(common.keys_of(terms.scheme, secrets))
 
 
-def sign(
-    scheme: Scheme,
-    secret: bytes,
-    request: Request,
-    now_s: float,
-    url: str,
-    settings: Mapping[str, str],
-) -> None:
+def sign(terms: Terms, secret: bytes, request: Request, now_s: float) -> None:
     """See `signing.sign`."""
-    key = common.keys_of(scheme, [secret])[0]
+    key = common.keys_of(terms.scheme, [secret])[0]
     blank = hmac.digest(key, request.body, "md5").hex()  # stands nowhere else in the body
     common.rewritten(request, auth=blank)
     before, _, after = request.body.partition(blank.encode())
