@@ -20,6 +20,7 @@ from fasthook.intake.handshakes import Greeting
 from fasthook.intake.identify import Identifier, order_key_of
 from fasthook.intake.limiter import TokenBucket
 from fasthook.intake.network import AllowList, parse_network
+from fasthook.intake.payloads import Bodies
 from fasthook.intake.receiver import Endpoint
 from fasthook.intake.schemes import Scheme
 from fasthook.intake.signatures import Observer, Unsigned, Verifier, verifier_of
@@ -317,8 +318,12 @@ def _identifier(
     return Identifier(
         provider.event_id_of(scheme) if scheme is not None else (),
         provider.event_type_of(scheme) if scheme is not None else (),
-        settings.content or provider.content,
-        provider.form_payload,
+        Bodies(
+            tuple(settings.content or provider.content),
+            provider.form_payload,
+            provider.json_types,
+            provider.may_be_empty,
+        ),
         types,
         also=[text for h in provider.handshakes if h.is_signed for text in h.when]
         + order_selectors,
@@ -344,6 +349,8 @@ def _doubts(settings: EndpointSettings, provider: Provider, scheme: Scheme | Non
     missing = [name for name in provider.handshake_settings if not settings.config.get(name)]
     if missing:
         doubts.append(f"config.{missing[0]} is missing: the sender's handshake is refused")
+    elif not settings.public_url and any(shake.needs_url for shake in provider.handshakes):
+        doubts.append("public_url is missing: the sender's handshake is refused")
     if settings.events == ():
         doubts.append("events is empty: every event is ignored")
     return doubts

@@ -37,6 +37,10 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     event_type: str | list[str] = []
     #: Kinds of bodies; the first one where the request does not say.
     content: tuple[Content, ...] = ("json",)
+    #: Other content types under which this sender's JSON comes.
+    json_types: tuple[str, ...] = ()
+    #: Whether a request without a body is none the less an event: what happened is in its query.
+    may_be_empty: bool = False
     #: The field of a form that holds the event as JSON.
     form_payload: str = ""
     handshakes: list[Handshake] = []

@@ -9,6 +9,7 @@ import orjson
 
 from fasthook.errors import BadPayload, WrongContentType
 from fasthook.intake.payloads import (
+    Bodies,
     check_json,
     convert_form,
     decoder_of,
@@ -38,8 +39,7 @@ class Identifier:
         self,
         event_id: Sequence[str],
         event_type: Sequence[str],
-        content: Sequence[str],
-        form_payload: str,
+        bodies: Bodies,
         payload_types: Sequence[Any],
         also: Sequence[str] = (),
     ) -> None:
@@ -52,8 +52,7 @@ class Identifier:
         self._ids = [_reader_of(selector) for selector in ids]
         self._types = [_reader_of(selector) for selector in types]
         self._id_header, self._type_header = _only_header(ids), _only_header(types)
-        self._content = tuple(content)
-        self._form_payload = form_payload
+        self._content, self._form_payload, self._json_types, self._may_be_empty = bodies
         self._payload_types = list(payload_types)
         self._decoders = [decoder_of(payload_type) for payload_type in payload_types]
         wanted = ids + types + [Selector.parse(text) for text in also]
@@ -74,9 +73,9 @@ class Identifier:
         if b"content-encoding" in request.headers:
             # What is signed are the encoded bytes; decoding them has no bound worth having.
             raise WrongContentType("encoded bodies are not taken")
-        if request.method == b"GET":  # what happened stands in the query
-            return self._identify_form(request, request.query)
-        kind = kind_of(request.headers.get(b"content-type"), self._content)
+        if not request.body and (self._may_be_empty or request.method == b"GET"):
+            return self._identify_form(request, request.query)  # what happened stands there
+        kind = kind_of(request.headers.get(b"content-type"), self._content, self._json_types)
         if kind == "json":
             return self._identify_json(request, request.body)
         if kind == "form":
@@ -128,8 +127,8 @@ class Identifier:
                 if len(event_id) <= MAX_NAME_CHARS:
                     return event_id
                 return hashlib.sha256(event_id.encode("utf-8", "replace")).hexdigest()
-        # Nothing names the event: equal bodies are equal events.
-        return hashlib.sha256(request.body).hexdigest()[:32]
+        # Nothing names the event: equal bodies are equal events, or without one equal targets.
+        return hashlib.sha256(request.body or request.target).hexdigest()[:32]
 
     def _type(self, request: Request, found: dict[str, str]) -> str:
         for read in self._types:

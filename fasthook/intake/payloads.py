@@ -9,7 +9,7 @@ import itertools
 import re
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qs
 
 import msgspec
@@ -29,13 +29,31 @@ _LARGE_BYTES: Final = 64 * 1024
 _FORM: Final = "application/x-www-form-urlencoded"
 
 
+_JSON: Final = re.compile(r"(application|text)/([\w.+-]+\+)?json")
+
+
+class Bodies(NamedTuple):
+    """What an endpoint's requests may have for a body."""
+
+    kinds: tuple[str, ...]  # the first one where the request does not say
+    form_payload: str = ""  # the field of a form that holds the event as JSON
+    json_types: tuple[str, ...] = ()  # other content types under which JSON comes
+    may_be_empty: bool = False  # a request without one is none the less an event
+
+
 @lru_cache(maxsize=256)  # senders use few content types; hostile ones displace each other
-def kind_of(content_type: bytes | None, accepted: tuple[str, ...]) -> str:
-    """ "json", "form" or "any", as the endpoint accepts. Raises `WrongContentType`."""
+def kind_of(
+    content_type: bytes | None, accepted: tuple[str, ...], json_types: tuple[str, ...] = ()
+) -> str:
+    """ "json", "form" or "any", as the endpoint accepts. Raises `WrongContentType`.
+
+    `json_types`: what else stands over JSON, as the sender has it.
+    """
     if content_type is None:
         return accepted[0]
     media_type = content_type.partition(b";")[0].strip().lower().decode("latin-1")
-    if "json" in accepted and re.fullmatch(r"(application|text)/([\w.+-]+\+)?json", media_type):
+    is_json = media_type in json_types or _JSON.fullmatch(media_type) is not None
+    if "json" in accepted and is_json:
         _check_charset(content_type)
         return "json"
     if "form" in accepted and media_type == _FORM:

@@ -105,8 +105,9 @@ class Receiver:
             if request.method != b"POST" or endpoint.is_guarded:
                 opening = endpoint.check(request, client)
                 if opening is not None:
+                    opened = _opened(endpoint, opening, request, client, wall_ns)
                     self._unverified.charge(limiter_key(client), now_s)
-                    return _opened(endpoint, opening, request, client, wall_ns)
+                    return opened
             secret_index = endpoint.verifier.verify(request, wall_ns / 1e9)
             if endpoint.bucket is not None:
                 self._check_rate(endpoint, endpoint.bucket, now_s)

@@ -11,6 +11,7 @@ from fasthook.intake.handshakes import Greeting
 from fasthook.intake.identify import Identifier
 from fasthook.intake.limiter import ClientBuckets
 from fasthook.intake.network import Clients
+from fasthook.intake.payloads import Bodies
 from fasthook.intake.receiver import Endpoint, Receiver
 from fasthook.intake.schemes import Scheme
 from fasthook.intake.signatures import verifier_of
@@ -75,8 +76,12 @@ def endpoint_of(
         "identifier": Identifier(
             provider.event_id_of(chosen),
             provider.event_type_of(chosen),
-            provider.content,
-            provider.form_payload,
+            Bodies(
+                tuple(provider.content),
+                provider.form_payload,
+                provider.json_types,
+                provider.may_be_empty,
+            ),
             [Any] if payload_types is None else payload_types,
             also=[text for h in provider.handshakes if h.is_signed for text in h.when],
         ),

@@ -308,3 +308,81 @@ def test_what_two_timestamps_say_must_agree():
     request.headers[b"x-webhook-timestamp"] = b"%d001" % NOW_S
     with pytest.raises(NotGenuine):
         verifier.verify(request, NOW_S)
+
+
+# --- what else senders do -------------------------------------------------------------------------
+
+
+def test_events_without_a_body_are_told_apart_by_their_query():
+    key = b"0123456789abcdef0123456789abcdef"
+    provider = catalogue.load("messagebird")
+
+    def received(target, method):
+        url = f"https://hooks.example.com{target}"
+        request = request_of(b"", {}, target.encode(), method)
+        sign(provider.schemes["default"], key, request, NOW_S, url)
+        verifier = verifier_of(provider.schemes["default"], [key], url)
+        endpoint = endpoint_of(provider, verifier=verifier)
+        return receive(endpoint, request)
+
+    for method in (b"GET", b"POST"):
+        first, again, other = (
+            received(f"/hook?id=7&status={status}", method)
+            for status in ("sent", "sent", "delivered")
+        )
+        assert first.payloads == ({"id": "7", "status": "sent"},)
+        assert first.event_id == again.event_id != other.event_id
+        assert other.event_type == "delivered"
+
+
+def test_an_empty_body_is_an_event_where_the_sender_has_such():
+    key = b"0123456789abcdef"
+    headers = {"content-type": "application/json", "request-id": "r1"}
+    value = hex_of(key, b"")
+    sentry = request_of(b"", {**headers, "Sentry-Hook-Signature": value})
+    assert receive(endpoint_of("sentry", [key]), sentry).kind == "event"
+    github = request_of(b"", {**headers, "X-Hub-Signature-256": f"sha256={value}"})
+    assert refusal(endpoint_of("github", [key]), github).status == 400
+
+
+def test_json_under_another_name_is_json_all_the_same():
+    table = catalogue.load("aws-sns")
+    private = PAIRS["rsa"].private_bytes(
+        PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    body = {"Type": "Notification", "MessageId": "m1", "TopicArn": "arn:t", "Message": "hello"}
+    body["Timestamp"] = "2026-01-01T00:00:00.000Z"
+    request = request_of(json.dumps(body).encode(), {"content-type": "text/plain; charset=UTF-8"})
+    scheme = table.schemes["default"]
+    sign(scheme, private, request, NOW_S, URL, {"topic_arn": "arn:t"})
+    public = PAIRS["rsa"].public_key().public_bytes(PEM, SPKI)
+    verifier = verifier_of(scheme, [public], URL, {"topic_arn": "arn:t"})
+    delivery = receive(endpoint_of(table, verifier=verifier), request)
+    assert (delivery.event_id, delivery.event_type) == ("m1", "Notification")
+
+
+def test_a_feed_is_no_json_and_none_is_asked_for():
+    key = b"0123456789abcdef"
+    headers = {"content-type": "application/atom+xml"}
+    headers["X-Hub-Signature"] = f"sha256={hex_of(key, b'<feed/>')}"
+    delivery = receive(endpoint_of("websub", [key]), request_of(b"<feed/>", headers))
+    assert delivery.payloads == (b"<feed/>",)
+
+
+def test_each_key_of_an_account_has_a_header_of_its_own():
+    key = b"the fiftieth key"
+    headers = {f"X-DocuSign-Signature-{n}": base64_of(b"%d" % n, BODY) for n in range(1, 101)}
+    endpoint = endpoint_of("docusign", [key])
+    assert refusal(endpoint, request_of(BODY, headers)).status == 401
+    headers["X-DocuSign-Signature-50"] = base64_of(key, BODY)
+    assert receive(endpoint, request_of(BODY, headers)).secret_index == 0
+
+
+def test_a_time_beyond_all_numbers_is_no_time():
+    key = b"0123456789abcdef0123456789abcdef"
+    claims = {"iss": "netlify", "sha256": hashlib.sha256(BODY).hexdigest()}
+    verifier = verifier_of(catalogue.load("netlify").schemes["default"], [key])
+    for odd in (int("9" * 400), True, [], "1"):
+        bad = request_of(BODY, {"X-Webhook-Signature": token({**claims, "exp": odd}, key)})
+        with pytest.raises(NotGenuine):
+            verifier.verify(bad, NOW_S)

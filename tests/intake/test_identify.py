@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from fasthook.errors import BadPayload, WrongContentType
 from fasthook.intake.identify import MAX_NAME_CHARS, Identifier, envelope_reader
+from fasthook.intake.payloads import Bodies
 from fasthook.intake.templates import scalar, walk
 from fasthook.model import Undecodable, Undecoded
 from tests.intake.support import request_of
@@ -26,7 +27,8 @@ class Push(msgspec.Struct):
 
 
 def identifier(event_id=(), event_type=(), types=(Any,), content=("json", "form"), **settings):
-    return Identifier(event_id, event_type, content, settings.pop("form", ""), types, **settings)
+    bodies = Bodies(tuple(content), settings.pop("form", ""))
+    return Identifier(event_id, event_type, bodies, types, **settings)
 
 
 def names_of(made, request):

@@ -22,6 +22,7 @@ from fasthook.intake.handshakes import Greeting, Handshake
 from fasthook.intake.identify import Identifier
 from fasthook.intake.limiter import ClientBuckets, TokenBucket
 from fasthook.intake.network import AllowList
+from fasthook.intake.payloads import Bodies
 from fasthook.intake.signatures import Observer, verifier_of
 from fasthook.logs import log
 from fasthook.model import Reply
@@ -301,6 +302,23 @@ def test_an_unsigned_handshake_costs_its_client_as_much_as_a_refusal():
     assert ask(103.0).kind == "challenge"
 
 
+def test_a_handshake_that_needs_a_setting_is_refused_without_it():
+    request = request_of(b"", {}, b"/hook?challenge_code=abc", b"GET")
+    (shake,) = catalogue.load("ebay").handshakes
+    settings = {"verification_token": "v" * 32}
+    for url, config, status in (
+        ("", settings, 403),
+        ("https://x/hook", {}, 403),
+        ("https://x/hook", settings, 200),
+    ):
+        greeting = Greeting(shake, b"", url, config)
+        endpoint = endpoint_of("github", openings=(greeting,))
+        if status == 200:
+            assert receive(endpoint, request).reply is not None
+        else:
+            assert refusal(endpoint, request).status == status
+
+
 def test_a_challenge_is_for_endpoints_of_that_provider_alone():
     request = request_of(b"", {}, b"/hook?challenge=abc", b"GET")
     assert isinstance(refusal(endpoint_of("github"), request), WrongMethod)
@@ -333,7 +351,7 @@ def test_who_observes_takes_what_is_not_genuine_and_says_so(monkeypatch):
 def test_a_handshake_may_stand_in_a_header_and_comes_before_the_events_that_are_wanted():
     hello = Greeting(Handshake(name="hello", when={"header:X-Hello": "1", "json:a": "b"}))
     endpoint = endpoint_of("github", greetings=(hello,), events=frozenset())
-    identifier = Identifier([], [], ["json"], "", [Any], also=["json:a"])
+    identifier = Identifier([], [], Bodies(("json",)), [Any], also=["json:a"])
     endpoint = msgspec.structs.replace(endpoint, identifier=identifier)
 
     for body, header, kind in (
