@@ -346,11 +346,11 @@ def _doubts(settings: EndpointSettings, provider: Provider, scheme: Scheme | Non
             doubts.append("a plain: secret stands in the file; env:, file: or credential: hide it")
         if secret.is_short:
             doubts.append(f"the secret {secret.source} is short enough to be guessed")
-    missing = [name for name in provider.handshake_settings if not settings.config.get(name)]
-    if missing:
-        doubts.append(f"config.{missing[0]} is missing: the sender's handshake is refused")
-    elif not settings.public_url and any(shake.needs_url for shake in provider.handshakes):
-        doubts.append("public_url is missing: the sender's handshake is refused")
+    for handshake in provider.handshakes:
+        doubts.extend(
+            f"{key} is missing: the sender's handshake is refused"
+            for key in handshake.missing(settings.config, settings.public_url)
+        )
     if settings.events == ():
         doubts.append("events is empty: every event is ignored")
     return doubts

@@ -73,11 +73,13 @@ class Handshake(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             texts += [self.reply.computed.message] if self.reply.computed is not None else []
         return list(dict.fromkeys(name for text in texts for name in Template(text).settings))
 
-    @property
-    def needs_url(self) -> bool:
-        """Whether the public URL is part of what proves that we are meant."""
+    def missing(self, settings: Mapping[str, str], url: str) -> list[str]:
+        """What the endpoint's table lacks to answer it: keys."""
+        missing = [f"config.{name}" for name in self.settings if not settings.get(name)]
         computed = self.reply.computed if self.reply is not None else None
-        return computed is not None and "{url}" in computed.message
+        if computed is not None and "{url}" in computed.message and not url:
+            missing.append("public_url")
+        return missing
 
     def check(self) -> None:
         """Raise `ValueError` where the description can't be meant."""
@@ -116,9 +118,7 @@ class Greeting:
         self._reply = handshake.reply
         self._code = handshake.code
         self._secret, self._url, self._settings = secret, url, settings or {}
-        self._missing = [name for name in handshake.settings if not self._settings.get(name)]
-        if handshake.needs_url and not url:
-            self._missing.append("public_url")
+        self._missing = handshake.missing(self._settings, url)
 
     def applies(self, request: Request, found: Mapping[str, str] | None = None) -> bool:
         """Whether this request is that handshake.
@@ -149,7 +149,7 @@ class Greeting:
     def reply_to(self, request: Request) -> Reply | None:
         """What the sender wants to hear. Raises `BadPayload` and `HandshakeRefused`."""
         if self._missing:
-            what = f"handshake {self.name}: {self._missing[0]} is not configured"
+            what = f"handshake {self.name}: {self._missing[0]} is missing"
             raise HandshakeRefused(what, self._refusal_status)
         for selector, accepted in self._require:
             value = self._read(selector, request) or ""
