@@ -44,16 +44,7 @@ def build(settings: Settings) -> Handler:
 
     @handler(timeout=60, concurrency=4)
     async def exec_(event: Event[Any]) -> None:
-        process = await asyncio.create_subprocess_exec(
-            *settings.command,
-            executable=program,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env=environment_of(event, settings.environment),
-            cwd=settings.directory or None,
-            start_new_session=True,  # a group of its own, so that a timeout ends all of it
-        )
+        process = await _started(settings, program, event)
         reading = asyncio.ensure_future(_read(process))
         sending = asyncio.ensure_future(_send(process, event.body))
         try:
@@ -70,6 +61,31 @@ def build(settings: Settings) -> Handler:
             raise CommandFailed(f"{settings.command[0]} ended with {_exit_text(code)}")
 
     return exec_
+
+
+async def _started(
+    settings: Settings, program: str, event: Event[Any]
+) -> asyncio.subprocess.Process:
+    """The running command. Where the attempt is cancelled meanwhile, nothing of it stays: the loop
+    would end the command alone, and not what it started in those milliseconds.
+    """
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
+            *settings.command,
+            executable=program,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env=environment_of(event, settings.environment),
+            cwd=settings.directory or None,
+            start_new_session=True,  # a group of its own, so that a timeout ends all of it
+        )
+    )
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        _kill_group((await starting).pid)
+        raise
 
 
 class CommandFailed(Exception):

@@ -166,6 +166,26 @@ def test_when_its_time_is_over_the_whole_process_group_ends(tmp_path, way):
     run(main())
 
 
+def test_a_command_cancelled_while_it_starts_leaves_nothing(tmp_path):
+    async def main():
+        for n in range(60):
+            path = tmp_path / str(n)
+            script = 'echo $$ > "$1"; sleep 30 & echo $! >> "$1"; wait'
+            handling = asyncio.ensure_future(
+                build(Settings(tuple(map(str, shell(script, path))))).function(event())
+            )
+            await asyncio.sleep(n * 0.0003)
+            handling.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await handling
+        await asyncio.sleep(0.05)
+        pids = [int(pid) for path in tmp_path.iterdir() for pid in path.read_text().split()]
+        assert pids
+        await until(lambda: not any(map(is_running, pids)))
+
+    run(main())
+
+
 def test_what_a_command_leaves_running_ends_with_it(tmp_path):
     path = tmp_path / "pid"
 
