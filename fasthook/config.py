@@ -102,7 +102,7 @@ class Endpoint(_Table, frozen=True, kw_only=True):
     status: Annotated[int, Meta(ge=200, le=299)] | None = None
     max_body: Size | None = None
     tolerance: Duration | None = None
-    content: tuple[Literal["json", "form", "any"], ...] = ()
+    content: tuple[Literal["json", "form", "multipart", "any"], ...] = ()
     public_url: str = ""
     #: "observe": what is not genuine is accepted like the rest, and reported: for a migration.
     mode: Literal["enforce", "observe"] = "enforce"

@@ -19,6 +19,7 @@ from fasthook.intake.catalogue import Provider
 from fasthook.intake.handshakes import Greeting
 from fasthook.intake.identify import Identifier, order_key_of
 from fasthook.intake.limiter import TokenBucket
+from fasthook.intake.multiparts import looks_into_parts
 from fasthook.intake.network import AllowList, parse_network
 from fasthook.intake.payloads import Bodies
 from fasthook.intake.receiver import Endpoint
@@ -184,7 +185,12 @@ def _add_endpoint(plan: Plan, settings: EndpointSettings, config: Config, where:
         _network(f"{where}.allow", network)
     try:
         identifier = _identifier(
-            settings, provider, scheme, types, [text for _, found in order_keys for text in found]
+            settings,
+            provider,
+            scheme,
+            types,
+            [text for _, found in order_keys for text in found],
+            config.server.max_body,
         )
     except ConfigError as error:
         raise ConfigError(f"{where}.handlers: {error}") from None
@@ -303,6 +309,7 @@ def _verifier(
     try:
         secrets = [secret.reveal() for secret in settings.secrets]
         verifier = verifier_of(scheme, secrets, settings.public_url, settings.config)
+        verifier = looks_into_parts(verifier, scheme, provider.form_payload)
     except ConfigError as error:
         raise ConfigError(f"{where}.secrets: {error}") from None
     return Observer(verifier, settings.name) if settings.mode == "observe" else verifier
@@ -314,6 +321,7 @@ def _identifier(
     scheme: Scheme | None,
     types: list[Any],
     order_selectors: list[str],
+    default_max_body: int,
 ) -> Identifier:
     return Identifier(
         provider.event_id_of(scheme) if scheme is not None else (),
@@ -323,6 +331,8 @@ def _identifier(
             provider.form_payload,
             provider.json_types,
             provider.may_be_empty,
+            provider.encodings,
+            settings.max_body or default_max_body,
         ),
         types,
         also=[text for h in provider.handshakes if h.is_signed for text in h.when]

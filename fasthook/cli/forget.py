@@ -27,7 +27,9 @@ from fasthook.cli.reading import (
     say,
 )
 from fasthook.control import MAX_POSITIONS, Forget
-from fasthook.errors import BadPayload
+from fasthook.errors import BadPayload, BodyTooLarge
+from fasthook.intake.inflating import MAX_RATIO, gunzipped
+from fasthook.intake.multiparts import multipart_fields
 from fasthook.intake.payloads import form_fields
 from fasthook.model import field_values
 from fasthook.spool import rejects
@@ -204,10 +206,15 @@ def _check_names(program: cel.Program) -> None:
 
 def _payload(kept: Kept) -> Any:
     """The body as its content type says; None if it is neither JSON nor a form."""
-    content_type = b"".join(field_values(kept.head).get(b"content-type", []))
+    fields, body = field_values(kept.head), kept.body
+    content_type = b"".join(fields.get(b"content-type", []))
     try:
+        if fields.get(b"content-encoding") == [b"gzip"]:
+            body = gunzipped(body, len(body) * MAX_RATIO)
         if b"form-urlencoded" in content_type.lower():
-            return form_fields(kept.body)
-        return orjson.loads(kept.body)
-    except (ValueError, BadPayload):
+            return form_fields(body)
+        if b"multipart/form-data" in content_type.lower():
+            return multipart_fields(content_type, body)
+        return orjson.loads(body)
+    except (ValueError, BadPayload, BodyTooLarge):
         return None

@@ -15,10 +15,11 @@ import msgspec
 from fasthook import values
 from fasthook.errors import ConfigError
 from fasthook.intake.handshakes import Handshake
+from fasthook.intake.inflating import Encoding
 from fasthook.intake.schemes import BARE, Scheme, selectors_of
 from fasthook.intake.templates import Selector, Template
 
-Content = Literal["json", "form", "any"]
+Content = Literal["json", "form", "multipart", "any"]
 
 _FILES = resources.files("fasthook.intake") / "providers"
 
@@ -41,6 +42,8 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     json_types: tuple[str, ...] = ()
     #: Whether a request without a body is none the less an event: what happened is in its query.
     may_be_empty: bool = False
+    #: Content codings that this sender uses; what it signs are the encoded bytes.
+    encodings: tuple[Encoding, ...] = ()
     #: The field of a form that holds the event as JSON.
     form_payload: str = ""
     handshakes: list[Handshake] = []
@@ -123,7 +126,7 @@ def custom(scheme: Scheme) -> Provider:
         category="generic",
         docs="",
         schemes={"default": scheme},
-        content=("json", "form"),
+        content=("json", "form", "multipart"),
         retries="unknown",
     )
 

@@ -17,6 +17,7 @@ import orjson
 from fasthook.errors import ConfigError, NotGenuine
 from fasthook.intake import catalogue
 from fasthook.intake.catalogue import Provider
+from fasthook.intake.multiparts import flattened, looks_into_parts
 from fasthook.intake.schemes import Scheme
 from fasthook.intake.signatures import verifier_of
 from fasthook.intake.templates import Selector
@@ -72,7 +73,9 @@ def explain(case: Case) -> list[Finding]:
 
 def _verify(case: Case, tolerance: Duration) -> None:
     scheme = msgspec.structs.replace(case.scheme, tolerance=tolerance)
-    verifier_of(scheme, case.secrets, case.url, case.settings).verify(case.request, case.now_s)
+    verifier = verifier_of(scheme, case.secrets, case.url, case.settings)
+    verifier = looks_into_parts(verifier, scheme, case.provider.form_payload)
+    verifier.verify(case.request, case.now_s)
 
 
 def _passes(case: Case) -> bool:
@@ -216,7 +219,7 @@ def _other_schemes(case: Case) -> Iterator[_Trial]:
     """Other schemes of the provider, and other providers whose headers are there."""
     for provider in (case.provider, *catalogue.everything()):
         for name, scheme in provider.schemes.items():
-            if scheme == case.scheme or not _is_there(scheme, case.request):
+            if scheme == case.scheme or not _is_there(scheme, provider, case.request):
                 continue
             if scheme.kind in ("token", "basic", "code"):
                 continue
@@ -226,8 +229,12 @@ def _other_schemes(case: Case) -> Iterator[_Trial]:
             yield Finding("other scheme", text), case._replace(scheme=scheme, provider=provider)
 
 
-def _is_there(scheme: Scheme, request: Request) -> bool:
+def _is_there(scheme: Scheme, provider: Provider, request: Request) -> bool:
     if scheme.signature:
+        try:
+            request = flattened(request, provider.form_payload)
+        except NotGenuine:  # nobody can read it
+            return False
         return Selector.parse(scheme.signature).read(request) is not None
     return any(name.encode() in request.headers for name in scheme.headers)
 
@@ -249,7 +256,7 @@ def _missing(case: Case) -> list[Finding]:
     present = case.request.headers
     scheme = case.scheme
     found = []
-    if not _is_there(scheme, case.request):
+    if not _is_there(scheme, case.provider, case.request):
         where = ", ".join(scheme.headers) or scheme.signature
         others = [name.decode() for name in present if b"sign" in name or b"hmac" in name]
         hint = f"; there is {', '.join(others)}" if others else "; is a secret set at the sender?"

@@ -8,6 +8,8 @@ import msgspec
 import orjson
 
 from fasthook.errors import BadPayload, WrongContentType
+from fasthook.intake.inflating import gunzipped
+from fasthook.intake.multiparts import multipart_fields
 from fasthook.intake.payloads import (
     Bodies,
     check_json,
@@ -18,7 +20,7 @@ from fasthook.intake.payloads import (
     not_json,
 )
 from fasthook.intake.templates import Selector, json_at, scalar
-from fasthook.model import Request
+from fasthook.model import Request, Undecoded
 
 #: Ids and types are kept, logged and compared. Beyond: cut off (types), or digested (ids).
 MAX_NAME_CHARS: Final = 256
@@ -52,7 +54,8 @@ class Identifier:
         self._ids = [_reader_of(selector) for selector in ids]
         self._types = [_reader_of(selector) for selector in types]
         self._id_header, self._type_header = _only_header(ids), _only_header(types)
-        self._content, self._form_payload, self._json_types, self._may_be_empty = bodies
+        self._content, self._form_payload, self._json_types, self._may_be_empty = bodies[:4]
+        self._encodings, self._max_bytes = bodies.encodings, bodies.max_bytes
         self._payload_types = list(payload_types)
         self._decoders = [decoder_of(payload_type) for payload_type in payload_types]
         wanted = ids + types + [Selector.parse(text) for text in also]
@@ -71,15 +74,18 @@ class Identifier:
     def identify(self, request: Request) -> Identity:
         """Raises `BadPayload` and `WrongContentType`."""
         if b"content-encoding" in request.headers:
-            # What is signed are the encoded bytes; decoding them has no bound worth having.
-            raise WrongContentType("encoded bodies are not taken")
+            return self._identify_encoded(request)
         if not request.body and (self._may_be_empty or request.method == b"GET"):
-            return self._identify_form(request, request.query)  # what happened stands there
+            # What happened stands there.
+            return self._identify_fields(request, form_fields(request.query))
         kind = kind_of(request.headers.get(b"content-type"), self._content, self._json_types)
         if kind == "json":
             return self._identify_json(request, request.body)
         if kind == "form":
-            return self._identify_form(request, request.body)
+            return self._identify_fields(request, form_fields(request.body))
+        if kind == "multipart":
+            content_type = request.headers[b"content-type"]
+            return self._identify_fields(request, multipart_fields(content_type, request.body))
         payloads = tuple(request.body for _ in self._payload_types)
         return self._name(request, _NOTHING), self._type(request, _NOTHING), payloads, _NOTHING
 
@@ -104,18 +110,31 @@ class Identifier:
             pass
         return self._name(request, found), self._type(request, found), payloads, found
 
-    def _identify_form(self, request: Request, form: bytes) -> Identity:
-        fields = form_fields(form)
+    def _identify_encoded(self, request: Request) -> Identity:
+        """What is signed, and stored, are the encoded bytes; the payload is what they hold."""
+        coding = request.headers[b"content-encoding"].strip().lower().decode("latin-1")
+        if coding not in self._encodings:
+            expected = " or ".join(self._encodings) or "a body that is not encoded"
+            raise WrongContentType(f"content encoding {coding!r}; expected {expected}")
+        body = gunzipped(request.body, self._max_bytes)
+        headers = {k: v for k, v in request.headers.items() if k != b"content-encoding"}
+        identity = self.identify(
+            Request(request.method, request.target, request.path, b"", headers, True, None, body)
+        )
+        return self._with_all_payloads(identity, body)
+
+    def _with_all_payloads(self, identity: Identity, body: bytes) -> Identity:
+        """The event's body is another than `body`, so nothing can be decoded from it later."""
+        payloads = tuple(
+            [orjson.loads(body) if isinstance(p, Undecoded) else p for p in identity[2]]
+        )
+        return identity[0], identity[1], payloads, identity[3]
+
+    def _identify_fields(self, request: Request, fields: dict[str, Any]) -> Identity:
         inner = fields.get(self._form_payload) if self._form_payload else None
         if isinstance(inner, str):
             body = inner.encode()
-            identity = self._identify_json(request, body)
-            # The event's body is the form, so an untyped payload can't be decoded from it later.
-            payloads = tuple(
-                orjson.loads(body) if payload_type in (Any, object) else payload
-                for payload_type, payload in zip(self._payload_types, identity[2], strict=True)
-            )
-            return identity[0], identity[1], payloads, identity[3]
+            return self._with_all_payloads(self._identify_json(request, body), body)
         found = {f"form:{name}": v for name, v in fields.items() if isinstance(v, str)}
         payloads = tuple(convert_form(fields, t) for t in self._payload_types)
         return self._name(request, found), self._type(request, found), payloads, found

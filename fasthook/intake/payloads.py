@@ -27,6 +27,7 @@ _MAX_SLOW_NUMBERS: Final = 1000
 
 _LARGE_BYTES: Final = 64 * 1024
 _FORM: Final = "application/x-www-form-urlencoded"
+_MULTIPART: Final = "multipart/form-data"
 
 
 _JSON: Final = re.compile(r"(application|text)/([\w.+-]+\+)?json")
@@ -39,13 +40,15 @@ class Bodies(NamedTuple):
     form_payload: str = ""  # the field of a form that holds the event as JSON
     json_types: tuple[str, ...] = ()  # other content types under which JSON comes
     may_be_empty: bool = False  # a request without one is none the less an event
+    encodings: tuple[str, ...] = ()  # content codings that are undone
+    max_bytes: int = 1024 * 1024  # of a body as received
 
 
 @lru_cache(maxsize=256)  # senders use few content types; hostile ones displace each other
 def kind_of(
     content_type: bytes | None, accepted: tuple[str, ...], json_types: tuple[str, ...] = ()
 ) -> str:
-    """ "json", "form" or "any", as the endpoint accepts. Raises `WrongContentType`.
+    """ "json", "form", "multipart" or "any", as the endpoint accepts. Raises `WrongContentType`.
 
     `json_types`: what else stands over JSON, as the sender has it.
     """
@@ -58,6 +61,8 @@ def kind_of(
         return "json"
     if "form" in accepted and media_type == _FORM:
         return "form"
+    if "multipart" in accepted and media_type == _MULTIPART:
+        return "multipart"
     if "any" in accepted:
         return "any"
     raise WrongContentType(f"content type {media_type!r}; expected {' or '.join(accepted)}")

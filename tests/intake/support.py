@@ -10,6 +10,7 @@ from fasthook.intake.catalogue import Provider
 from fasthook.intake.handshakes import Greeting
 from fasthook.intake.identify import Identifier
 from fasthook.intake.limiter import ClientBuckets
+from fasthook.intake.multiparts import looks_into_parts
 from fasthook.intake.network import Clients
 from fasthook.intake.payloads import Bodies
 from fasthook.intake.receiver import Endpoint, Receiver
@@ -72,7 +73,11 @@ def endpoint_of(
         "path": b"/hook",
         "provider": provider.id,
         "verifier": settings.pop("verifier", None)
-        or verifier_of(chosen, [SECRET] if secrets is None else secrets),
+        or looks_into_parts(
+            verifier_of(chosen, [SECRET] if secrets is None else secrets),
+            chosen,
+            provider.form_payload,
+        ),
         "identifier": Identifier(
             provider.event_id_of(chosen),
             provider.event_type_of(chosen),
@@ -81,6 +86,8 @@ def endpoint_of(
                 provider.form_payload,
                 provider.json_types,
                 provider.may_be_empty,
+                provider.encodings,
+                settings.pop("max_body", 1024 * 1024),
             ),
             [Any] if payload_types is None else payload_types,
             also=[text for h in provider.handshakes if h.is_signed for text in h.when],

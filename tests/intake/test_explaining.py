@@ -7,7 +7,8 @@ import pytest
 
 from fasthook.intake import catalogue
 from fasthook.intake.explaining import Case, explain
-from fasthook.intake.signing import sign
+from fasthook.intake.signing import place, sign
+from fasthook.intake.templates import Selector
 from tests.intake.support import NOW_S, copy_of, request_of
 
 SECRET = b"the secret of these tests"
@@ -117,3 +118,25 @@ def test_no_request_is_too_strange_to_be_explained(name, body):
     headers = {header: "\x80" for header in scheme.headers}
     case = Case(request_of(body, headers), provider, scheme, [secret], URL, {}, NOW_S)
     assert explain(case)
+
+
+def test_a_form_of_several_parts_is_looked_into():
+    provider = catalogue.load("mailgun")
+    scheme = provider.schemes["form"]
+    form = request_of(b"sender=ada", {"content-type": "application/x-www-form-urlencoded"})
+    place(form, Selector.parse("form:token"), b"t" * 50)
+    sign(scheme, b"0123456789abcdef", form, NOW_S)
+    parts = b"".join(
+        b'--B\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n' % tuple(field.split(b"="))
+        for field in form.body.split(b"&")
+    )
+    request = request_of(parts + b"--B--", {"content-type": "multipart/form-data; boundary=B"})
+
+    def causes(secret, sent=request):
+        case = Case(sent, provider, scheme, [secret], "", {}, NOW_S)
+        return [finding.cause for finding in explain(case)]
+
+    assert causes(b"0123456789abcdef") == []
+    assert causes(b"0123456789abcdef\n") == ["secret form"]
+    assert causes(b"another key 1234") == ["wrong secret"]
+    assert "header missing" in causes(b"k" * 16, copy_of(request, body=parts))
