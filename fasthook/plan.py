@@ -17,7 +17,7 @@ from fasthook.errors import ConfigError
 from fasthook.intake import catalogue
 from fasthook.intake.catalogue import Provider
 from fasthook.intake.handshakes import Greeting
-from fasthook.intake.identify import Identifier, order_key_of
+from fasthook.intake.identify import Identifier, OrderKey, order_key_of
 from fasthook.intake.limiter import TokenBucket
 from fasthook.intake.multiparts import looks_into_parts
 from fasthook.intake.network import AllowList, parse_network
@@ -183,19 +183,9 @@ def _add_endpoint(plan: Plan, settings: EndpointSettings, config: Config, where:
     order_keys = [order_key_of(text) for text in orders]
     for network in settings.allow:
         _network(f"{where}.allow", network)
-    try:
-        identifier = _identifier(
-            settings,
-            provider,
-            scheme,
-            types,
-            [text for _, found in order_keys for text in found],
-            config.server.max_body,
-        )
-    except ConfigError as error:
-        raise ConfigError(f"{where}.handlers: {error}") from None
+    identifier = _identifier(settings, provider, scheme, types, order_keys, config, where)
     rate = settings.rate
-    greetings = _greetings(settings, provider)
+    greetings = _greetings(settings, provider, scheme)
     plan.endpoints.append(
         Endpoint(
             name=settings.name,
@@ -225,10 +215,21 @@ def _add_endpoint(plan: Plan, settings: EndpointSettings, config: Config, where:
     plan.warnings.extend(f"{where}: {text}" for text in _doubts(settings, provider, scheme))
 
 
-def _greetings(settings: EndpointSettings, provider: Provider) -> list[Greeting]:
+def _greetings(
+    settings: EndpointSettings, provider: Provider, scheme: Scheme | None
+) -> list[Greeting]:
     secret = settings.secrets[0].reveal() if settings.secrets else b""
+    url, config = settings.public_url, settings.config
     return [
-        Greeting(handshake, secret, settings.public_url, settings.config)
+        Greeting(
+            handshake,
+            secret,
+            url,
+            config,
+            verifier_of(scheme, [handshake.key.encode()], url, config)
+            if handshake.key and scheme is not None
+            else None,
+        )
         for handshake in provider.handshakes
     ]
 
@@ -320,24 +321,29 @@ def _identifier(
     provider: Provider,
     scheme: Scheme | None,
     types: list[Any],
-    order_selectors: list[str],
-    default_max_body: int,
+    order_keys: list[tuple[OrderKey, list[str]]],
+    config: Config,
+    where: str,
 ) -> Identifier:
-    return Identifier(
-        provider.event_id_of(scheme) if scheme is not None else (),
-        provider.event_type_of(scheme) if scheme is not None else (),
-        Bodies(
-            tuple(settings.content or provider.content),
-            provider.form_payload,
-            provider.json_types,
-            provider.may_be_empty,
-            provider.encodings,
-            settings.max_body or default_max_body,
-        ),
-        types,
-        also=[text for h in provider.handshakes if h.is_signed for text in h.when]
-        + order_selectors,
-    )
+    also = [text for h in provider.handshakes if h.is_signed for text in h.when]
+    also += [text for _, found in order_keys for text in found]
+    try:
+        return Identifier(
+            provider.event_id_of(scheme) if scheme is not None else (),
+            provider.event_type_of(scheme) if scheme is not None else (),
+            Bodies(
+                tuple(settings.content or provider.content),
+                provider.form_payload,
+                provider.json_types,
+                provider.may_be_empty,
+                provider.encodings,
+                settings.max_body or config.server.max_body,
+            ),
+            types,
+            also,
+        )
+    except ConfigError as error:
+        raise ConfigError(f"{where}.handlers: {error}") from None
 
 
 def _doubts(settings: EndpointSettings, provider: Provider, scheme: Scheme | None) -> list[str]:

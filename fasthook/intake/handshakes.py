@@ -16,7 +16,8 @@ from typing import Final, Literal
 import msgspec
 import orjson
 
-from fasthook.errors import BadPayload, HandshakeRefused, NoSignature
+from fasthook.errors import BadPayload, HandshakeRefused, NoSignature, NotGenuine
+from fasthook.intake.signatures import Verifier
 from fasthook.intake.templates import Found, Selector, Template
 from fasthook.model import Reply, Request
 
@@ -56,6 +57,9 @@ class Handshake(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     method: Literal["POST", "GET", "HEAD", "OPTIONS"] = "POST"
     when: dict[str, str] = {}  # selector → value, "*" for any; all must hold
     is_signed: bool = True
+    #: With what it is signed in the place of the endpoint's secret, which the sender has not shown
+    #: yet: for one that is not signed otherwise, by a scheme without a time.
+    key: str = ""
     #: Selector → `{config:NAME}`: one of the words of that setting has to stand there.
     require: dict[str, str] = {}
     refusal_status: int = 403  # where it does not
@@ -87,6 +91,8 @@ class Handshake(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             Selector.parse(text)
         re.compile(self.pattern)
         self.settings  # noqa: B018 - parses every template
+        if self.key and self.is_signed:
+            raise ValueError(f"handshakes.{self.name}: is_signed = false expected beside a key")
         if not self.is_signed and not self.when and self.method == "POST":
             raise ValueError(f"handshakes.{self.name}: every POST would be one")
 
@@ -100,8 +106,13 @@ class Greeting:
         secret: bytes = b"",
         url: str = "",
         settings: Mapping[str, str] | None = None,
+        verifier: Verifier | None = None,
     ) -> None:
-        """`secret`: the first one of the endpoint, as it is configured."""
+        """`secret`: the first one of the endpoint, as it is configured.
+
+        `verifier`: of what is signed with the handshake's own key.
+        """
+        self._verifier = verifier
         self.name = handshake.name
         self.method = handshake.method.encode()
         self.is_signed = handshake.is_signed
@@ -138,6 +149,13 @@ class Greeting:
                 text = self._read(selector, request)
             if not text or value not in (ANY, text):
                 return False
+        return self._verifier is None or self._is_genuine(self._verifier, request)
+
+    def _is_genuine(self, verifier: Verifier, request: Request) -> bool:
+        try:
+            verifier.verify(request, 0.0)
+        except NotGenuine:
+            return False
         return True
 
     def _read(self, selector: Selector, request: Request) -> str | None:

@@ -132,10 +132,11 @@ class Identifier:
 
     def _identify_fields(self, request: Request, fields: dict[str, Any]) -> Identity:
         inner = fields.get(self._form_payload) if self._form_payload else None
+        found = {f"form:{name}": v for name, v in fields.items() if isinstance(v, str)}
         if isinstance(inner, str):
             body = inner.encode()
-            return self._with_all_payloads(self._identify_json(request, body), body)
-        found = {f"form:{name}": v for name, v in fields.items() if isinstance(v, str)}
+            identity = self._with_all_payloads(self._identify_json(request, body), body)
+            return identity[0], identity[1], identity[2], found | identity[3]
         payloads = tuple(convert_form(fields, t) for t in self._payload_types)
         return self._name(request, found), self._type(request, found), payloads, found
 

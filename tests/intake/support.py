@@ -62,6 +62,7 @@ def endpoint_of(
     secrets: list[bytes] | None = None,
     scheme: str = "",
     payload_types: list[Any] | None = None,
+    url: str = "",
     **settings: Any,
 ) -> Endpoint:
     """An endpoint at /hook, made of the same pieces as `fasthook.plan` makes it of."""
@@ -74,7 +75,7 @@ def endpoint_of(
         "provider": provider.id,
         "verifier": settings.pop("verifier", None)
         or looks_into_parts(
-            verifier_of(chosen, [SECRET] if secrets is None else secrets),
+            verifier_of(chosen, [SECRET] if secrets is None else secrets, url),
             chosen,
             provider.form_payload,
         ),
@@ -93,7 +94,11 @@ def endpoint_of(
             also=[text for h in provider.handshakes if h.is_signed for text in h.when],
         ),
         "greetings": tuple(Greeting(h) for h in provider.handshakes if h.is_signed),
-        "openings": tuple(Greeting(h) for h in provider.handshakes if not h.is_signed),
+        "openings": tuple(
+            Greeting(h, verifier=verifier_of(chosen, [h.key.encode()], url) if h.key else None)
+            for h in provider.handshakes
+            if not h.is_signed
+        ),
         "retries_429": provider.retries_429,
         "security_headers": frozenset(chosen.security_headers()),
         "refusal_status": provider.refusal_status,

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+from urllib.parse import urlencode
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -386,3 +387,38 @@ def test_a_time_beyond_all_numbers_is_no_time():
         bad = request_of(BODY, {"X-Webhook-Signature": token({**claims, "exp": odd}, key)})
         with pytest.raises(NotGenuine):
             verifier.verify(bad, NOW_S)
+
+
+def mandrill_form(events, key, url=URL):
+    request = request_of(
+        urlencode({"mandrill_events": events}).encode(),
+        {"content-type": "application/x-www-form-urlencoded"},
+    )
+    sign(catalogue.load("mandrill").schemes["default"], key, request, NOW_S, url)
+    return request
+
+
+def test_a_webhook_that_is_being_made_is_tested_with_a_key_that_everybody_knows():
+    endpoint = endpoint_of("mandrill", [b"the key of the webhook"], url=URL)
+    test = receive(endpoint, mandrill_form("[]", b"test-webhook"))
+    assert (test.kind, test.secret_index) == ("test of a new webhook", -1)
+    assert test.reply.status == 200
+    assert test.payloads == ()
+
+    own = receive(endpoint, mandrill_form("[]", b"the key of the webhook"))
+    assert (own.kind, own.secret_index) == ("empty batch", 0)
+
+
+def test_the_key_that_everybody_knows_signs_no_event():
+    endpoint = endpoint_of("mandrill", [b"the key of the webhook"], url=URL)
+    event = '[{"event":"send","_id":"1"}]'
+    assert receive(endpoint, mandrill_form(event, b"the key of the webhook")).kind == "event"
+    for forged in (
+        mandrill_form(event, b"test-webhook"),
+        mandrill_form("[]", b"another key"),
+        mandrill_form("[]", b"test-webhook", "https://elsewhere.example.com/"),
+        request_of(
+            b"mandrill_events=%5B%5D", {"content-type": "application/x-www-form-urlencoded"}
+        ),
+    ):
+        assert refusal(endpoint, forged).status == 401
