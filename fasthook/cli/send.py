@@ -21,7 +21,7 @@ from fasthook.intake import catalogue
 from fasthook.intake.catalogue import Provider
 from fasthook.intake.schemes import BARE, Scheme
 from fasthook.intake.signing import place, sample_secret, sign
-from fasthook.intake.templates import Selector, Template
+from fasthook.intake.templates import Selector, Template, spread
 from fasthook.model import Request
 from fasthook.plan import provider_of, scheme_of
 from fasthook.values import Secret
@@ -182,12 +182,8 @@ def build(
     request = Request(b"POST", target_line, path, b"", headers, True, None, body)
     if scheme is None:
         return request
-    for selectors, value in (
-        (provider.event_id_of(scheme), new_id),
-        (provider.event_type_of(scheme), event_type),
-    ):
-        selector = Selector.parse(selectors[0]) if selectors else None
-        if selector is not None and selector.kind == "header":
+    for selector, value in _places_of(provider, scheme, new_id, event_type):
+        if selector.kind == "header":
             headers[selector.name.encode()] = value.encode()
     now_s = at_s if at_s is not None else time.time()
     if tamper == "timestamp":
@@ -234,14 +230,19 @@ def _sample(provider: Provider, scheme: Scheme | None, event_type: str, event_id
     if scheme is None or event_type == "url_verification":
         return value
     made = Request(b"POST", b"/", b"/", b"", {}, True, None, b"" if value == b"{}" else value)
-    for selectors, new in (
-        (provider.event_id_of(scheme), event_id),
-        (provider.event_type_of(scheme), event_type or "event"),
-    ):
-        selector = Selector.parse(selectors[0]) if selectors else None
-        if selector is not None and selector.kind in ("json", "form"):
+    for selector, new in _places_of(provider, scheme, event_id, event_type or "event"):
+        if selector.kind in ("json", "form"):
             place(made, selector, new.encode())
     return made.body or value
+
+
+def _places_of(
+    provider: Provider, scheme: Scheme, event_id: str, event_type: str
+) -> list[tuple[Selector, str]]:
+    """Where the receiver looks for id and type, and what has to stand there."""
+    ids, types = provider.event_id_of(scheme), provider.event_type_of(scheme)
+    found = [(Selector.parse(ids[0]), event_id)] if ids else []
+    return found + (spread(types[0], event_type) if types else [])
 
 
 def _flipped(data: bytes) -> bytes:

@@ -17,7 +17,7 @@ from fasthook.errors import ConfigError
 from fasthook.intake.handshakes import Handshake
 from fasthook.intake.inflating import Encoding
 from fasthook.intake.schemes import BARE, Scheme, selectors_of
-from fasthook.intake.templates import Selector, Template
+from fasthook.intake.templates import Selector, Template, pattern_of
 
 Content = Literal["json", "form", "multipart", "any"]
 
@@ -82,7 +82,7 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return selectors_of(scheme.event_id) or selectors_of(self.event_id)
 
     def event_type_of(self, scheme: Scheme) -> list[str]:
-        """Selectors of the event's type."""
+        """Patterns of the event's type."""
         return selectors_of(scheme.event_type) or selectors_of(self.event_type)
 
     def signs_event_id(self, scheme: Scheme) -> bool:
@@ -100,8 +100,10 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 scheme.check()
             except ValueError as error:
                 raise ValueError(f"schemes.{name}.{error}") from None
-        for text in selectors_of(self.event_id) + selectors_of(self.event_type):
+        for text in selectors_of(self.event_id):
             Selector.parse(text)
+        for text in selectors_of(self.event_type):
+            pattern_of(text)
         for handshake in self.handshakes:
             handshake.check()
 

@@ -19,7 +19,7 @@ from fasthook.intake.payloads import (
     kind_of,
     not_json,
 )
-from fasthook.intake.templates import Selector, json_at, scalar
+from fasthook.intake.templates import Selector, pattern_of, scalar, walk
 from fasthook.model import Request, Undecoded
 
 #: Ids and types are kept, logged and compared. Beyond: cut off (types), or digested (ids).
@@ -47,13 +47,16 @@ class Identifier:
     ) -> None:
         """`payload_types`: the distinct types of the handlers. Raises `ConfigError`.
 
+        `event_id`: selectors; `event_type`: patterns. The first that finds something counts.
         `also`: selectors whose values somebody else wants to find in what was read of the body.
         """
         ids = [Selector.parse(text) for text in event_id]
-        types = [Selector.parse(text) for text in event_type]
+        patterns = [pattern_of(text) for text in event_type]
+        types = [part for pattern in patterns for part in pattern if isinstance(part, Selector)]
         self._ids = [_reader_of(selector) for selector in ids]
-        self._types = [_reader_of(selector) for selector in types]
-        self._id_header, self._type_header = _only_header(ids), _only_header(types)
+        self._types = [_joined_reader_of(pattern) for pattern in patterns]
+        self._id_header = _only_header(ids)
+        self._type_header = _only_header(types if len(patterns) == 1 else [])
         self._content, self._form_payload, self._json_types, self._may_be_empty = bodies[:4]
         self._encodings, self._max_bytes = bodies.encodings, bodies.max_bytes
         self._payload_types = list(payload_types)
@@ -201,6 +204,21 @@ def _reader_of(selector: Selector) -> Callable[[Request, dict[str, str]], str]:
     return {"header": from_header, "query": from_query}.get(selector.kind, from_body)
 
 
+def _joined_reader_of(
+    pattern: Sequence[Selector | str],
+) -> Callable[[Request, dict[str, str]], str]:
+    """A function that gives all of the pattern, or "" where one of the values is missing."""
+    if len(pattern) == 1 and isinstance(pattern[0], Selector):
+        return _reader_of(pattern[0])
+    parts = [part if isinstance(part, str) else _reader_of(part) for part in pattern]
+
+    def joined(request: Request, found: dict[str, str]) -> str:
+        values = [part if isinstance(part, str) else part(request, found) for part in parts]
+        return "".join(values) if all(values) else ""
+
+    return joined
+
+
 def envelope_reader(paths: Sequence[str]) -> Callable[[bytes], dict[str, str]]:
     """A function that reads the values at `paths` of a JSON body, and nothing else of it.
 
@@ -273,7 +291,8 @@ def _attribute_path(tree: dict[str, Any], path: str) -> list[str]:
 def _slow_reader(paths: Sequence[str]) -> Callable[[bytes], dict[str, str]]:
     def read(body: bytes) -> dict[str, str]:
         check_json(body)
-        values = {path: scalar(json_at(body, path)) for path in paths}
+        document = orjson.loads(body)
+        values = {path: scalar(walk(document, path.split("."))) for path in paths}
         return {f"json:{p}": v.decode("utf-8", "replace") for p, v in values.items() if v}
 
     return read

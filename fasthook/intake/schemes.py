@@ -5,7 +5,7 @@ from typing import Final, Literal, NamedTuple, TypeVar
 
 import msgspec
 
-from fasthook.intake.templates import Selector, Template
+from fasthook.intake.templates import Selector, Template, pattern_of
 from fasthook.values import Duration
 
 T = TypeVar("T")
@@ -82,8 +82,8 @@ class Scheme(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     is_body_signed: bool = True
     asks_for: list[str] = []
     is_url_signed: bool = False
-    #: Where the event's id and type stand: the first selector that finds one. Empty: as the
-    #: provider has it.
+    #: Where the event's id and type stand: the first selector that finds one; for types, also
+    #: patterns. Empty: as the provider has it.
     event_id: str | list[str] = []
     event_type: str | list[str] = []
 
@@ -166,9 +166,10 @@ class Scheme(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 _named(key, Selector.parse, text)
         for selector in self.require:
             _named("require", Selector.parse, selector)
-        for key in ("event_id", "event_type"):
-            for selector in selectors_of(getattr(self, key)):
-                _named(key, Selector.parse, selector)
+        for selector in selectors_of(self.event_id):
+            _named("event_id", Selector.parse, selector)
+        for pattern in selectors_of(self.event_type):
+            _named("event_type", pattern_of, pattern)
 
     @property
     def signs_timestamp(self) -> bool:

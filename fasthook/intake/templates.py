@@ -3,6 +3,7 @@
 A selector names one value of a request:
     header:NAME   json:PATH (dots between keys, numbers index lists)   form:NAME   query:NAME
     signature:KEY (a field of a key-value signature header)
+A pattern is a selector, or text with several in braces, such as {json:type}.{json:action}.
 A template is text with such selectors, and these words, in braces:
     {body} {timestamp} {method} {path} {target} {url} {secret}
     {body_sha256} (in hex) {body_sha256_bytes} {body_crc32} (in decimal)
@@ -75,6 +76,31 @@ class Selector(NamedTuple):
         if self.kind == "form":
             return _form_value(request.body, self.name)
         return scalar(json_at(request.body, self.name))
+
+
+def pattern_of(text: str) -> list[Selector | str]:
+    """The selectors of a pattern, and the texts between them. Raises `ValueError`."""
+    if "{" not in text:
+        return [Selector.parse(text)]
+    pieces = _FIELD.split(text)  # texts, with the fields between them
+    parts = [Selector.parse(piece) if at % 2 else piece for at, piece in enumerate(pieces)]
+    if any(isinstance(part, str) and ("{" in part or "}" in part) for part in parts):
+        raise ValueError(f"{text!r}: a brace without its partner")
+    return [part for part in parts if part]
+
+
+def spread(text: str, value: str) -> list[tuple[Selector, str]]:
+    """The other way round: what each selector of a pattern has to find to make up `value`.
+
+    Where the value is of another form, it is all for the first one.
+    """
+    parts = pattern_of(text)
+    selectors = [part for part in parts if isinstance(part, Selector)]
+    form = "".join(re.escape(part) if isinstance(part, str) else "(.+?)" for part in parts)
+    found = re.fullmatch(form, value, re.DOTALL)
+    if found is None:
+        return [(selectors[0], value)]
+    return list(zip(selectors, found.groups(), strict=True))
 
 
 class Template:

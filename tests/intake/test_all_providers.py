@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from fasthook.errors import BadSignature, NotGenuine, StaleTimestamp
 from fasthook.intake import catalogue
 from fasthook.intake.schemes import BARE
-from fasthook.intake.signatures import verifier_of
+from fasthook.intake.signatures import Unsigned, verifier_of
 from fasthook.intake.signing import place, sample_secret, sign
 from fasthook.intake.templates import Selector, Template
 from tests.intake.support import NOW_S, copy_of, endpoint_of, receive, refusal, request_of
@@ -422,3 +422,29 @@ def test_the_key_that_everybody_knows_signs_no_event():
         ),
     ):
         assert refusal(endpoint, forged).status == 401
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "event_type"),
+    [
+        ("asana", {"events": [{"action": "changed", "resource": {"resource_type": "task"}}]}, "task.changed"),
+        ("customerio", {"object_type": "email", "metric": "sent", "event_id": "1"}, "email.sent"),
+        ("gocardless", {"events": [{"resource_type": "payments", "action": "paid_out"}]}, "payments.paid_out"),
+        ("heroku", {"resource": "release", "action": "update", "id": "1"}, "release.update"),
+        ("linear", {"type": "Issue", "action": "create"}, "Issue.create"),
+        ("linear", {"type": "AppUserNotification"}, "AppUserNotification"),
+        ("meta", {"object": "page", "entry": [{"changes": [{"field": "feed"}]}]}, "page.feed"),
+        ("meta", {"object": "page", "entry": [{"messaging": []}]}, "page"),
+        ("onfido", {"payload": {"resource_type": "check", "action": "check.completed"}}, "check.completed"),
+        ("plaid", {"webhook_type": "ITEM", "webhook_code": "ERROR"}, "ITEM.ERROR"),
+        ("segment", {"type": "track", "event": "Order Completed"}, "track.Order Completed"),
+        ("segment", {"type": "identify"}, "identify"),
+        ("sentry", {"action": "created"}, "issue.created"),
+        ("sentry", {}, "issue"),
+        ("xero", {"events": [{"eventCategory": "INVOICE", "eventType": "UPDATE"}]}, "INVOICE.UPDATE"),
+    ],
+)  # fmt: skip
+def test_what_happened_and_to_what_are_one_type(name, body, event_type):
+    endpoint = endpoint_of(name, verifier=Unsigned())
+    request = request_of(json.dumps(body).encode(), {"sentry-hook-resource": "issue"})
+    assert receive(endpoint, request).event_type == event_type

@@ -54,6 +54,26 @@ def test_the_first_selector_that_finds_a_name_wins():
     assert names_of(made, request_of(b'{"a":"1","b":"2"}'))[0] == "2"
 
 
+def test_a_type_is_joined_of_several_names_if_all_are_there():
+    made = identifier(["json:id"], ["{header:X-Kind}/{json:a.b}:{json:c}!", "json:c"])
+    body = b'{"id":"1","a":{"b":"two"},"c":3}'
+    assert names_of(made, request_of(body, {"X-Kind": "one"})) == ("1", "one/two:3!")
+    assert names_of(made, request_of(body)) == ("1", "3")
+    assert names_of(made, request_of(b'{"a":{"b":"two"}}', {"X-Kind": "one"}))[1] == ""
+
+
+def test_names_in_a_form_are_joined_as_well():
+    made = identifier([], ["{form:a}.{form:b}"])
+    assert names_of(made, request_of(b"a=1&b=2", FORM))[1] == "1.2"
+
+
+def test_a_type_is_joined_of_items_of_a_list():
+    made = identifier([], ["{json:events.0.kind}.{json:events.0.action}", "json:events.0.kind"])
+    assert names_of(made, request_of(b'{"events":[{"kind":"a","action":"b"}]}'))[1] == "a.b"
+    assert names_of(made, request_of(b'{"events":[{"kind":"a","action":{}}]}'))[1] == "a"
+    assert names_of(made, request_of(b'{"events":[]}'))[1] == ""
+
+
 @pytest.mark.parametrize(
     "body", [b"{}", b"[]", b"null", b'"x"', b'{"id":null}', b'{"id":1.5}', b'{"id":true}',
              b'{"id":[]}', b'{"id":{}}', b'{"id":""}'],

@@ -5,7 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fasthook.errors import NoSignature
-from fasthook.intake.templates import Found, Selector, Template, json_at, scalar, walk
+from fasthook.intake.templates import (
+    Found,
+    Selector,
+    Template,
+    json_at,
+    pattern_of,
+    scalar,
+    spread,
+    walk,
+)
 from tests.intake.support import request_of
 
 REQUEST = request_of(
@@ -124,3 +133,25 @@ def test_text_and_whole_numbers_name_things_and_nothing_else_does(value, expecte
 
 def test_a_key_that_is_no_ascii_digit_indexes_no_list():
     assert walk([1, 2, 3], ["²"]) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "a.b", "{json:a", "{json:a}}", "{}", "{none:x}.{json:a}"]
+)
+def test_what_is_no_pattern_is_refused(text):
+    with pytest.raises(ValueError, match=r"expected one of|partner"):
+        pattern_of(text)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "value", "parts"),
+    [
+        ("json:type", "a.b", ["a.b"]),
+        ("{json:type}.{json:action}", "Issue.create", ["Issue", "create"]),
+        ("{json:type}.{json:action}", "a.b.c", ["a", "b.c"]),
+        ("{json:type}.{json:action}", "Issue", ["Issue"]),
+        ("v-{json:a}+{header:b}!", "v-1+2!", ["1", "2"]),
+    ],
+)
+def test_a_name_is_spread_over_the_places_that_make_it_up(pattern, value, parts):
+    assert [part for _, part in spread(pattern, value)] == parts
