@@ -25,6 +25,7 @@ from fasthook.intake.payloads import Bodies
 from fasthook.intake.receiver import Endpoint
 from fasthook.intake.schemes import Scheme
 from fasthook.intake.signatures import Observer, Unsigned, Verifier, verifier_of
+from fasthook.intake.templates import Template
 from fasthook.model import Handler, HandlerFactory, Reply, check_options
 from fasthook.values import Duration, Rate
 from fasthook.wire.sockets import check_address
@@ -209,10 +210,21 @@ def _add_endpoint(plan: Plan, settings: EndpointSettings, config: Config, where:
         )
     )
     _add_routes(plan, settings, handlers, types, orders)
-    status = settings.status or provider.status
-    plan.answers[settings.name] = Reply(status, provider.answer_type, provider.answer)
+    plan.answers[settings.name] = _answer(settings, provider)
     plan.body_limits[settings.path.encode()] = settings.max_body or config.server.max_body
     plan.warnings.extend(f"{where}: {text}" for text in _doubts(settings, provider, scheme))
+
+
+def _answer(settings: EndpointSettings, provider: Provider) -> Reply:
+    """What the sender is told when all is well."""
+    status = settings.status or provider.status
+    if not provider.answer_json:
+        return Reply(status, provider.answer_type, provider.answer)
+    filled = {
+        name: Template(text, settings.config).text_of()
+        for name, text in provider.answer_json.items()
+    }
+    return Reply(status, "application/json", msgspec.json.encode(filled).decode())
 
 
 def _greetings(

@@ -113,7 +113,8 @@ def block(provider: Provider) -> str:
     if scheme.needs_url:
         lines.append(f'public_url = "https://HOST/{provider.id}"   # as it stands at the sender')
     lines += [f'config.{name} = "…"' for name in scheme.settings]
-    lines += [f'config.{name} = "…"   # for its handshake' for name in provider.handshake_settings]
+    more = [name for name in provider.handshake_settings if name not in scheme.settings]
+    lines += [f'config.{name} = "…"   # for its handshake' for name in more]
     return "\n".join(lines) + "\n"
 
 

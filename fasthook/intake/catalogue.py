@@ -51,6 +51,7 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     #: What the sender is told when all is well, and when a signature is not.
     status: int = 202
     answer: str = ""
+    answer_json: dict[str, str] = {}  # in the place of `answer`; values may have {config:NAME}
     answer_type: str = "text/plain; charset=utf-8"
     refusal_status: int = 401
     is_refusal_bare: bool = False  # whether a refusal must have no body

@@ -43,12 +43,19 @@ def _versioned(value: bytes, keys: list[bytes], separator: bytes) -> Extracted:
     return [signature for version, _, signature in items if version in keys], None
 
 
+def _list(value: bytes, keys: list[bytes], separator: bytes) -> Extracted:
+    """`1767225600000,…,…`: the time first, under the key "t"; all others are signatures."""
+    time, *signatures = [item.strip(b" ") for item in value.split(separator)]
+    return signatures, {b"t": time}
+
+
 #: Format → what reads a value with its signature keys and separator.
 EXTRACTORS: Final[dict[str, Callable[[bytes, list[bytes], bytes], Extracted]]] = {
     "raw": _raw,
     "method": _raw,
     "kv": _kv,
     "versioned": _versioned,
+    "list": _list,
 }
 
 

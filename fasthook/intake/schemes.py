@@ -51,13 +51,13 @@ class Scheme(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     #: Whether the header may come twice, as during a rotation: either signature is enough.
     may_repeat: bool = False
     #: raw: the value is the signature. kv: `t=…,v1=…`. versioned: `v1,… v1,…`.
-    #: method: `sha256=…`, with one of `hashes`.
-    format: Literal["raw", "kv", "versioned", "method"] = "raw"
+    #: method: `sha256=…`, with one of `hashes`. list: `time,…,…`, the time being field "t".
+    format: Literal["raw", "kv", "versioned", "method", "list"] = "raw"
     #: What stands in front of the signature; of several, any.
     prefix: str | list[str] = ""
     #: kv: the keys that hold signatures. versioned: the versions that are looked at.
     signature_keys: list[str] = []
-    #: Between the items of kv and versioned.
+    #: Between the items of kv, versioned and list.
     separator: str = ","
     #: Between groups of kv that each have a time of their own.
     group_separator: str = ""

@@ -200,9 +200,11 @@ def _token(
 def _formatted(scheme: Scheme, signature: bytes, fields: dict[bytes, bytes]) -> bytes:
     if scheme.format in ("raw", "method"):
         return signature
-    key = scheme.signature_keys[0].encode()
+    key = scheme.signature_keys[0].encode() if scheme.signature_keys else b""
     if scheme.format == "versioned":
         return key + b"," + signature
+    if scheme.format == "list":
+        return scheme.separator.encode().join([*fields.values(), signature])
     items = [name + b"=" + value for name, value in (*fields.items(), (key, signature))]
     return scheme.separator.encode().join(items)
 
