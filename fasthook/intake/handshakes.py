@@ -91,6 +91,14 @@ class Handshake(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             Selector.parse(text)
         re.compile(self.pattern)
         self.settings  # noqa: B018 - parses every template
+        computed = self.reply.computed if self.reply is not None else None
+        if (
+            computed is not None
+            and computed.kind == "hmac"
+            and not (self.is_signed or self.pattern)
+        ):
+            what = "pattern: expected, or else anybody gets any message signed"
+            raise ValueError(f"handshakes.{self.name}: {what}")
         if self.key and self.is_signed:
             raise ValueError(f"handshakes.{self.name}: is_signed = false expected beside a key")
         if not self.is_signed and not self.when and self.method == "POST":

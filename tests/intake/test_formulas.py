@@ -4,13 +4,14 @@ import base64
 import hmac
 import json
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
-from fasthook.errors import HandshakeRefused, NotGenuine
+from fasthook.errors import BadPayload, HandshakeRefused, NotGenuine
 from fasthook.intake import catalogue
-from fasthook.intake.handshakes import Greeting
+from fasthook.intake.handshakes import Greeting, Handshake
 from fasthook.intake.signatures import verifier_of
 from tests.intake.support import (
     NOW_S,
@@ -271,3 +272,39 @@ def test_who_does_not_know_the_word_gets_no_answer():
     ):
         request = sent(query, headers, b"", b"GET")
         assert isinstance(refusal(endpoint_for(name, secret_of(name)), request), HandshakeRefused)
+
+
+# --- an answer is no signature --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter", "genuine"),
+    [("linkedin", "challengeCode", UUID), ("x", "crc_token", "MDkzMjRiZGEtNDRkMS00")],
+)
+def test_nobody_gets_an_event_signed_by_way_of_a_challenge(name, parameter, genuine):
+    provider = catalogue.load(name)
+    greetings = [Greeting(h, KEY) for h in provider.handshakes]
+    endpoint = endpoint_of(provider, [KEY], openings=tuple(greetings))
+    assert receive(endpoint, sent(f"?{parameter}={genuine}", {}, b"", b"GET")).reply is not None
+    for forged in (
+        "%7B%22event%22%3A1%7D", "hmacsha256%3D%7B%7D", "hmac", "[]", "12345678", "%221%22",
+        "123456789012", "1e123456789", "null", "true", "a%0Ab", "-1234567.5",
+    ):  # fmt: skip
+        rejection = refusal(endpoint, sent(f"?{parameter}={forged}", {}, b"", b"GET"))
+        assert isinstance(rejection, BadPayload)
+
+
+def test_a_table_that_would_sign_anything_is_refused():
+    text = {"computed": {"message": "{query:c}"}, "body": "{computed}"}
+    table = {"name": "c", "method": "GET", "when": {"query:c": "*"}, "reply": text}
+    for more, is_refused in (
+        ({"is_signed": False}, True),
+        ({"is_signed": True}, False),
+        ({"is_signed": False, "pattern": "[a-z]{9}"}, False),
+    ):
+        handshake = msgspec.convert({**table, **more}, Handshake)
+        if is_refused:
+            with pytest.raises(ValueError, match="anybody"):
+                handshake.check()
+        else:
+            handshake.check()
