@@ -28,7 +28,8 @@ from fasthook.cli.reading import (
 )
 from fasthook.control import MAX_POSITIONS, Forget
 from fasthook.errors import BadPayload, BodyTooLarge
-from fasthook.intake.inflating import MAX_RATIO, gunzipped
+from fasthook.intake import catalogue
+from fasthook.intake.inflating import gunzipped
 from fasthook.intake.multiparts import multipart_fields
 from fasthook.intake.payloads import form_fields
 from fasthook.model import field_values
@@ -205,16 +206,23 @@ def _check_names(program: cel.Program) -> None:
 
 
 def _payload(kept: Kept) -> Any:
-    """The body as its content type says; None if it is neither JSON nor a form."""
+    """The payload as an untyped handler has it; None if the body is neither JSON nor a form."""
     fields, body = field_values(kept.head), kept.body
     content_type = b"".join(fields.get(b"content-type", []))
     try:
         if fields.get(b"content-encoding") == [b"gzip"]:
-            body = gunzipped(body, len(body) * MAX_RATIO)
+            body = gunzipped(body, sys.maxsize)  # it was within bounds when it came
         if b"form-urlencoded" in content_type.lower():
-            return form_fields(body)
+            return _event_in(form_fields(body), kept.accepted.provider)
         if b"multipart/form-data" in content_type.lower():
-            return multipart_fields(content_type, body)
+            return _event_in(multipart_fields(content_type, body), kept.accepted.provider)
         return orjson.loads(body)
     except (ValueError, BadPayload, BodyTooLarge):
         return None
+
+
+def _event_in(fields: dict[str, Any], provider: str) -> Any:
+    """The JSON in the field where this provider has the event; else the fields."""
+    name = catalogue.load(provider).form_payload if provider in catalogue.names() else ""
+    inner = fields.get(name)
+    return orjson.loads(inner) if name and isinstance(inner, str) else fields
