@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from fasthook.errors import BadPayload, NotGenuine, WrongContentType
 from fasthook.intake import catalogue
 from fasthook.intake.multiparts import (
+    MAX_HEADER_BYTES,
     MAX_PART_HEADER_BYTES,
     MAX_PART_HEADERS,
     MAX_PARTS,
@@ -100,6 +101,7 @@ GOOD = body_of(part("a", b"1"))
         (TYPE, body_of(part("a" * MAX_PART_HEADER_BYTES, b"1")), "header"),
         (TYPE, body_of(part("a", b"1", None, "X: 1\r\n" * MAX_PART_HEADERS)), "header"),
         (TYPE, body_of(*[part("a", b"1")] * (MAX_PARTS + 1)), "segment"),
+        (TYPE, body_of(*[part("a", b"1", "f" * 4000)] * 9), "32768 bytes of headers"),
         (TYPE, GOOD.replace(b'"a"', b'"\xff"'), "decode"),
     ],
 )
@@ -111,6 +113,7 @@ def test_what_can_not_be_read_is_refused_with_the_reason(content_type, body, rea
 
 def test_as_many_parts_and_headers_as_there_may_be_are_read():
     headers = "X: 1\r\n" * (MAX_PART_HEADERS - 1)
+    assert MAX_PARTS * (len(headers) + 60) < MAX_HEADER_BYTES
     body = body_of(*[part("a", b"1", None, headers)] * MAX_PARTS)
     assert multipart_fields(TYPE, body) == {"a": ["1"] * MAX_PARTS}
 
