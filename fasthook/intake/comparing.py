@@ -45,13 +45,19 @@ class KeyedHash:
         self._inner.update(bytes([byte ^ 0x36 for byte in key]))
         self._outer.update(bytes([byte ^ 0x5C for byte in key]))
 
-    def digest(self, message: bytes, *more: bytes) -> bytes:
-        """The MAC of one message, given in pieces."""
+    def digest(self, message: bytes) -> bytes:
+        """The MAC of one message."""
         inner = self._inner.copy()
         inner.update(message)
-        if more:
-            for piece in more:
-                inner.update(piece)
+        outer = self._outer.copy()
+        outer.update(inner.digest())
+        return outer.digest()
+
+    def digest_of(self, pieces: list[bytes]) -> bytes:
+        """The MAC of one message, given in pieces: a large one is not copied."""
+        inner = self._inner.copy()
+        for piece in pieces:
+            inner.update(piece)
         outer = self._outer.copy()
         outer.update(inner.digest())
         return outer.digest()
@@ -67,7 +73,7 @@ class _Hmac:
         self._encode = ENCODERS[encoding]
 
     def signs(self, pieces: list[bytes], signatures: Sequence[bytes]) -> bool:
-        return _is_among(self._encode(self._keyed.digest(*pieces)), signatures)
+        return _is_among(self._encode(self._keyed.digest_of(pieces)), signatures)
 
 
 class _HmacByMethod:

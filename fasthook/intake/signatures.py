@@ -140,6 +140,7 @@ class SignatureVerifier:
         self._place = Selector.parse(scheme.signature) if scheme.signature else None
         self._may_repeat = scheme.may_repeat
         self._prefixes = [prefix.encode() for prefix in scheme.prefixes]
+        self._has_prefix = self._prefixes != [b""]
         self._ignores_case = scheme.kind == "basic"
         self._extract = EXTRACTORS[scheme.format]
         self._keys = [key.encode() for key in scheme.signature_keys]
@@ -189,7 +190,7 @@ class SignatureVerifier:
 
     def _find(self, request: Request) -> list[Found]:
         """The signatures that were sent, in groups that have a time of their own."""
-        where, values = self._values(request)
+        values = self._values(request)
         if self._group_separator:
             values = [group for value in values for group in value.split(self._group_separator)]
         groups: list[Found] = []
@@ -205,32 +206,35 @@ class SignatureVerifier:
             else:
                 groups.append(Found(signatures, b"", fields, self._url))
         if not groups:
-            raise NoSignature(f"no signature of the expected form in {where}")
+            raise NoSignature(f"no signature of the expected form in {self._where(request)}")
         if count > self._max_signatures:
             raise NoSignature(f"{count} signatures, limit {self._max_signatures}")
         return groups
 
-    def _values(self, request: Request) -> tuple[str, list[bytes]]:
-        """Where signatures were found, and what stands there."""
+    def _values(self, request: Request) -> list[bytes]:
+        """What stands where signatures are."""
         if self._place is not None:
-            where = f"{self._place.kind}:{self._place.name}"
             value = self._place.read(request)
             if not value:
-                raise NoSignature(f"no signature in {where}")
-            return where, [value]
+                raise NoSignature(f"no signature in {self._where(request)}")
+            return [value]
         headers = request.headers
         present = [name for name in self._headers if name in headers]
         if not present:
             raise NoSignature(f"no {self._headers[0].decode()} header")
         if self._may_repeat and request.repeated is not None:
             several = request.repeated
-            return present[0].decode(), [
-                value for name in present for value in several.get(name, [headers[name]])
-            ]
-        return present[0].decode(), [headers[name] for name in present]
+            return [value for name in present for value in several.get(name, [headers[name]])]
+        return [headers[name] for name in present]
+
+    def _where(self, request: Request) -> str:
+        """Where signatures were found: for messages."""
+        if self._place is not None:
+            return f"{self._place.kind}:{self._place.name}"
+        return next(name for name in self._headers if name in request.headers).decode()
 
     def _without_prefix(self, signatures: list[bytes]) -> list[bytes]:
-        if self._prefixes == [b""]:
+        if not self._has_prefix:
             return signatures
         bare = []
         for signature in signatures:
