@@ -13,7 +13,7 @@ LAYERS: list[set[str]] = [  # a module imports from rows below its own; names of
     {"plan"},
     {"admin"},
     {"wire", "intake", "spool", "dispatch", "handlers", "config"},
-    {"logs"},
+    {"logs", "redacting", "recordings"},
     {"values"},
     {"model"},
     {"errors"},

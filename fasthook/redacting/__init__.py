@@ -1,0 +1,1 @@
+"""Personal data and secrets in payloads, replaced by pseudonyms of the same form."""
