@@ -1,22 +1,29 @@
 """For tests of handlers: events as a sender would sign them, and handlers run by themselves.
 
 A plugin of pytest, found by its entry point: a test that has an argument `signed_event`,
-`make_event`, `run_handler` or `recorded` gets the function of that name. Nothing of a service is
-needed, and nothing is imported before a test asks for it.
+`make_event`, `run_handler` or `recorded_events` gets the function of that name. A test that is
+marked `@pytest.mark.recorded("tests/events/*.json")` runs once for each event that these files of
+`fasthook export` hold, as its argument `recorded_event`. Nothing of a service is needed, and
+nothing is imported before a test asks for it.
 """
 
 import asyncio
-import base64
+import glob
 import inspect
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pytest
 
-from fasthook.model import Event, Handler
+from fasthook.errors import ConfigError
+from fasthook.model import Delivery, Event, Handler, Undecodable
+
+if TYPE_CHECKING:
+    from fasthook.recordings import Recording
 
 #: Where signed events go to, for the providers that sign that.
 URL: Final = "https://hooks.example.com/hook"
@@ -55,7 +62,11 @@ def signed_event(
     from fasthook.intake.signing import sample_secret
 
     known = catalogue.load(provider)
-    chosen = known.schemes[scheme or known.default_scheme]
+    chosen = known.schemes.get(scheme or known.default_scheme)
+    if chosen is None:
+        raise ConfigError(
+            f"{provider} has no scheme {scheme!r}; it has: {', '.join(known.schemes)}"
+        )
     secret = secret or sample_secret(chosen, _SEED)
     body = (
         payload if payload is None or isinstance(payload, bytes) else json.dumps(payload).encode()
@@ -66,6 +77,95 @@ def signed_event(
     request = build(target, type or None, body, id, None, at_s)
     headers = {name.decode(): value.decode("latin-1") for name, value in request.headers.items()}
     return SignedEvent("POST", request.target.decode(), headers, request.body, secret)
+
+
+class RecordedEvent(NamedTuple):
+    """An event that a sender sent once, and `fasthook export` wrote down."""
+
+    path: str
+    provider: str
+    type: str
+    id: str
+    headers: dict[str, str]  # names in lower case, without those that only a signature needs
+    body: bytes
+    scheme: str
+    endpoint: str
+    received_at: str
+
+    def signed(self, *, secret: str = "", now_s: float | None = None) -> SignedEvent:
+        """The request, signed again with a test secret. Raises `ConfigError` as `signed_event`."""
+        sent = signed_event(
+            self.provider,
+            self.type,
+            self.body,
+            secret=secret,
+            id=self.id,
+            scheme=self.scheme,
+            now_s=now_s,
+        )
+        return sent._replace(headers=self.headers | _without_content_type(sent, self.headers))
+
+    def event(self, handler: Handler, *, attempt: int = 1) -> Event[Any]:
+        """What `handler` would get. Raises `ValueError` where the payload does not fit its type.
+
+        It is signed again, for headers such as the event's id; where only the sender has the key,
+        or nothing is signed, the headers are those that were recorded.
+        """
+        try:
+            headers, body = self.signed()[2:4]
+        except ConfigError:
+            headers, body = self.headers, self.body
+        at_s = datetime.fromisoformat(self.received_at).timestamp() if self.received_at else 0
+        delivery = Delivery(
+            self.endpoint or self.provider,
+            self.provider,
+            self.id,
+            self.type,
+            b"",
+            body,
+            _fields(headers),
+            int(at_s * 1e9),
+            "test",
+            0,
+        )
+        return _event(handler, delivery, attempt)
+
+
+def recorded_events(path: str | Path) -> list[RecordedEvent]:
+    """The events of a file that `fasthook export` wrote, of all in a directory, or of a pattern
+    such as "tests/events/*.json". Raises `ConfigError` where there are none, or one can't be read.
+    """
+    from fasthook import recordings
+
+    place = Path(path)
+    pattern = f"{glob.escape(str(place))}/*.json*" if place.is_dir() else str(place)
+    files = [place] if place.is_file() else [Path(name) for name in sorted(glob.glob(pattern))]
+    found = [
+        _recorded(file, one) for file in files for one in recordings.read(file) if not one.missing
+    ]
+    if not found:
+        raise ConfigError(f"{path}: no recorded events; `fasthook export --out` writes them")
+    return found
+
+
+def _recorded(path: Path, one: "Recording") -> RecordedEvent:
+    return RecordedEvent(
+        str(path),
+        one.provider,
+        one.type,
+        one.id,
+        one.headers,
+        one.content,
+        one.scheme,
+        one.endpoint,
+        one.received_at,
+    )
+
+
+def _without_content_type(sent: SignedEvent, recorded: dict[str, str]) -> dict[str, str]:
+    """The headers that signing added; what the sender said of itself and the body holds."""
+    said = ("content-type", "user-agent")
+    return {k: v for k, v in sent.headers.items() if k not in said or k not in recorded}
 
 
 def make_event(
@@ -82,43 +182,82 @@ def make_event(
 
     Raises `ValueError` where the payload does not fit that type: a service would bury it.
     """
-    from fasthook.intake.payloads import decoder_of
-    from fasthook.model import Delivery, Undecodable
-
     body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
-    decoded = decoder_of(handler.payload_type)(body)
-    if isinstance(decoded, Undecodable):
-        raise ValueError(f"the payload does not fit {handler.payload_type}: {decoded.error}")
-    fields = {name.lower().encode(): value.encode() for name, value in (headers or {}).items()}
-    delivery = Delivery(
-        provider, provider, id, type, b"", body, fields, time.time_ns(), "test", 0, (decoded,)
-    )
-    return Event(delivery, decoded, attempt)
+    fields, at_ns = _fields(headers or {}), time.time_ns()
+    delivery = Delivery(provider, provider, id, type, b"", body, fields, at_ns, "test", 0)
+    return _event(handler, delivery, attempt)
 
 
-def run_handler(handler: Handler, event: Event[Any]) -> None:
+def _fields(headers: dict[str, str]) -> dict[bytes, bytes]:
+    return {name.lower().encode(): value.encode("latin-1") for name, value in headers.items()}
+
+
+def _event(handler: Handler, delivery: Delivery, attempt: int) -> Event[Any]:
+    payload = _payload(handler.payload_type, delivery)
+    if isinstance(payload, Undecodable):
+        raise ValueError(f"the payload does not fit {handler.payload_type}: {payload.error}")
+    delivery.payloads = (payload,)
+    return Event(delivery, payload, attempt)
+
+
+def _payload(wanted: Any, delivery: Delivery) -> Any:
+    """The payload as a service would decode it."""
+    from fasthook.intake import catalogue
+    from fasthook.intake.payloads import convert_form, decoder_of, form_fields
+    from fasthook.recordings import FORM_TYPE
+
+    if FORM_TYPE.encode() not in delivery.headers.get(b"content-type", b"").lower():
+        return decoder_of(wanted)(delivery.body)
+    fields = form_fields(delivery.body)
+    is_known = delivery.provider in catalogue.names()
+    inner = fields.get(catalogue.load(delivery.provider).form_payload) if is_known else None
+    if not isinstance(inner, str):
+        return convert_form(fields, wanted)
+    return json.loads(inner) if wanted in (Any, object) else decoder_of(wanted)(inner.encode())
+
+
+def run_handler(handler: Handler, event: Event[Any] | RecordedEvent) -> None:
     """Run one attempt, here and now; what the handler raises is raised.
 
     `async def` runs on a loop of its own, with the handler's timeout; the rest is called.
     """
+    if isinstance(event, RecordedEvent):
+        event = event.event(handler)
     if inspect.iscoroutinefunction(handler.function):
         asyncio.run(asyncio.wait_for(handler.function(event), handler.timeout_s))
     else:
         handler.function(event)
 
 
-def recorded(path: str | Path) -> Iterator[dict[str, Any]]:
-    """The events of a file that `fasthook spool export` wrote: `provider`, `type`, `id`, `body`.
+# --- the plugin -----------------------------------------------------------------------------------
 
-    They have no signature any more: `signed_event(one["provider"], one["type"], one["body"])` signs
-    them again, at the time of the test.
-    """
-    for line in Path(path).read_bytes().splitlines():
-        entry = json.loads(line)
-        coded = entry.pop("body_base64", None)
-        body = entry.get("body", "")
-        entry["body"] = base64.b64decode(coded) if coded is not None else str(body).encode()
-        yield entry
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the marker known."""
+    config.addinivalue_line(
+        "markers", "recorded(*paths): once for each event that `fasthook export` wrote there"
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test for each recorded event; paths start at pytest's root directory."""
+    if "recorded_event" not in metafunc.fixturenames:
+        return
+    root, found = metafunc.config.rootpath, list[RecordedEvent]()
+    for mark in metafunc.definition.iter_markers("recorded"):
+        for path in mark.args:
+            try:
+                found += recorded_events(root / path)
+            except ConfigError as error:
+                raise pytest.Collector.CollectError(
+                    f"{metafunc.definition.nodeid}: {error}"
+                ) from None
+    if not found:
+        raise pytest.Collector.CollectError(
+            f'{metafunc.definition.nodeid}: recorded_event needs @pytest.mark.recorded("PATH")'
+        )
+    stems = [Path(one.path).stem for one in found]
+    metafunc.parametrize("recorded_event", found, ids=stems)
 
 
 def _fixture(function: Callable[..., Any]) -> Any:
@@ -132,5 +271,12 @@ def _fixture(function: Callable[..., Any]) -> Any:
 _signed_event = _fixture(signed_event)
 _make_event = _fixture(make_event)
 _run_handler = _fixture(run_handler)
-_recorded = _fixture(recorded)
-__all__ = ["SignedEvent", "signed_event", "make_event", "run_handler", "recorded"]
+_recorded_events = _fixture(recorded_events)
+__all__ = [
+    "RecordedEvent",
+    "SignedEvent",
+    "make_event",
+    "recorded_events",
+    "run_handler",
+    "signed_event",
+]

@@ -25,6 +25,7 @@ _COMMANDS = (
     "tail",
     "dead",
     "replay",
+    "export",
     "forget",
     "rejects",
     "spool",

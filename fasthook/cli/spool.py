@@ -1,33 +1,16 @@
 """`fasthook spool`: about the spool as a whole."""
 
-import contextlib
-import os
 import sys
 from collections.abc import Iterable
-from pathlib import Path
-from typing import IO, Any
 
 import click
-import msgspec
 from rich.console import Console
-from rich.progress import Progress, track
+from rich.progress import Progress
 
-from fasthook.cli.reading import (
-    Headers,
-    Spool,
-    echo_json,
-    facts,
-    fail,
-    filter_of,
-    filter_options,
-    opens_spool,
-    say,
-)
-from fasthook.cli.show import kept_facts
+from fasthook.cli.export import command as export
+from fasthook.cli.reading import Spool, echo_json, opens_spool, say
 from fasthook.cli.tables import new_table, show
 from fasthook.cli.upkeep import prune, rebuild
-from fasthook.logs import one_line
-from fasthook.spool.queries import Found, Reader
 from fasthook.spool.survey import Survey, survey
 from fasthook.spool.verify import Finding, Verification
 
@@ -39,6 +22,7 @@ def command() -> None:
 
 command.add_command(rebuild)
 command.add_command(prune)
+command.add_command(export)
 
 
 # --- stat -----------------------------------------------------------------------------------------
@@ -159,52 +143,3 @@ def _show_verified(verification: Verification, total: int, bad: int) -> None:
     if verification.behind:
         click.echo(f"{verification.behind} events are not in the index yet")
     click.echo(f"bad: {bad}" if bad else "all is well")
-
-
-# --- export ---------------------------------------------------------------------------------------
-
-
-@command.command("export")
-@filter_options(has_states=True)
-@click.option(
-    "--output", type=click.Path(path_type=Path, dir_okay=False), help="A file, for its owner alone."
-)
-@opens_spool
-def export(spool: Spool, as_json: bool, output: Path | None, **options: Any) -> None:
-    """Write events as lines of JSON, oldest first, with headers and body.
-
-    Headers that hold signatures or tokens are left out.
-    """
-    found: Iterable[Found] = spool.reader.oldest_first(filter_of(options))
-    if output is None:
-        _write(spool, found, sys.stdout.buffer)
-        return
-    console = Console(stderr=True)
-    if console.is_terminal:
-        found = track(found, "exporting", transient=True, console=console)
-    # A name of its own until it is whole: who waits for the file must not read a part of it.
-    part = output.with_name(output.name + ".part")
-    try:
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            count = _write(spool, found, file)
-        part.replace(output)
-    except OSError as error:
-        fail(f"{output}: {error.strerror}")
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
-    say(f"{count} events in {output}")
-
-
-def _write(spool: Spool, found: Iterable[Found], file: IO[bytes]) -> int:
-    headers, reader, count = Headers(spool.settings), spool.reader, 0
-    for delivery in found:
-        file.write(_line(reader, delivery, headers))
-        count += 1
-    file.flush()
-    return count
-
-
-def _line(reader: Reader, delivery: Found, headers: Headers) -> bytes:
-    values = facts(delivery) | kept_facts(reader.kept(delivery.position), headers)
-    return one_line(msgspec.json.encode(values).decode()).encode() + b"\n"

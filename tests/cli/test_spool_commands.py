@@ -168,7 +168,7 @@ def test_an_exported_file_is_for_its_owner_alone_and_whole_or_not_there(run, con
     assert [json.loads(line)["id"] for line in file.read_text().splitlines()] == ["a", "b", "c"]
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert not file.with_name("out.jsonl.part").exists()
-    result = run("spool", "export", "-c", config, "--output", tmp_path / "no/where")
+    result = run("spool", "export", "-c", config, "--output", tmp_path / "no/where.jsonl")
     assert result.exit_code == 1
     assert "No such file or directory" in result.stderr
 
