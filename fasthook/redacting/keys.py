@@ -22,6 +22,7 @@ _WORDS: Final = {
     "line1 line2 line3 address1 address2 lat latitude lng lon longitude coordinates geo",
     "name": "username login nickname nick surname firstname lastname fullname middlename givenname "
     "familyname displayname screenname realname payee cardholder",
+    "person": "author authors recipient recipients attendee attendees assignee signer reviewer",
     "number": "ssn nino passport iban pan ccnumber cardnumber last4 taxid dob birthday birthdate "
     "accountnumber routingnumber",
 }
@@ -49,17 +50,16 @@ _ABOUT_WORDS: Final = (
 _ABOUT: Final = frozenset(_ABOUT_WORDS.split())
 #: Things that have a name which is no person's: as the key of an object, or before "name".
 _THING_WORDS: Final = (
-    "repository repo repositories product products plan plans price prices label labels "
-    "branch workflow project projects event events field fields column file files tag tags "
-    "category categories channel channels app application service package release job step "
-    "check metric environment cluster host domain bucket database table board milestone queue "
-    "currency country language item items property attribute attributes variant sku feature "
-    "rule policy zone region template list form action type class role permission topic "
-    "schema function runner"
+    "repository repo product plan price label branch workflow project event field column file "
+    "tag category channel app application service package release job step check metric "
+    "environment cluster host domain bucket database table board milestone queue currency "
+    "country language item property attribute variant sku feature rule policy zone region "
+    "template list form action type class role permission topic schema function runner"
 )
 _THINGS: Final = frozenset(_THING_WORDS.split())
 #: What stays below an address or a secret, where all else is replaced.
-_NEUTRAL: Final = frozenset(("id", "ids", "object", "country", "currency", "locale"))
+_NEUTRAL: Final = frozenset(("id", "ids", "object"))
+_NEUTRAL_ANYWHERE: Final = frozenset(("country", "currency", "locale"))
 
 
 @lru_cache(maxsize=4096)
@@ -80,7 +80,7 @@ def kind_of(key: str, parent: str = "") -> str:
     if words[-1] in ("name", "names"):
         before = words[-2:-1] or words_of(parent)[-1:]
         whose = (*before, *words_of(parent)[-1:])
-        return "" if any(word in _THINGS for word in whose) else "name"
+        return "" if any(map(_is_thing, whose)) else "name"
     joined = "_".join(words)
     for compound, kind in _KIND_BY_COMPOUND.items():
         if f"_{compound}_" in f"_{joined}_":
@@ -96,5 +96,14 @@ def kind_of(key: str, parent: str = "") -> str:
 
 def is_neutral(key: str) -> bool:
     """Whether a value stays though all else in the same object is replaced."""
-    last = words_of(key)[-1:]
-    return bool(last) and (last[0] in _NEUTRAL or last[0] in _ABOUT)
+    words = words_of(key)
+    last = words[-1:]
+    return (
+        not _NEUTRAL.isdisjoint(last)
+        or not _ABOUT.isdisjoint(last)
+        or (not _NEUTRAL_ANYWHERE.isdisjoint(words))
+    )
+
+
+def _is_thing(word: str) -> bool:
+    return not _THINGS.isdisjoint((word, word.removesuffix("s"), f"{word.removesuffix('ies')}y"))

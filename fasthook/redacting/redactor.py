@@ -20,14 +20,14 @@ from fasthook.redacting.pseudonyms import Pseudonyms
 #: Kinds that all texts and numbers below such a key are of, however deep.
 _INHERITED: Final = ("secret", "secrets", "name", "address", "phone")
 #: Kinds whose values are looked for in the other texts, and how long they are at least.
-_SOUGHT: Final = ("secret", "secrets", "name")
+_SOUGHT: Final = ("secret", "secrets", "name", "person")
 _SOUGHT_CHARS: Final = 5
 #: Beyond, the values of one payload are not looked for in its other texts.
 _MAX_SOUGHT: Final = 100
 #: Kinds by which numbers are replaced; a number of `tokens` counts them.
 _OF_NUMBERS: Final = ("secret", "address", "phone", "number", "card", "asked for")
 #: What is of these kinds by its key, and does not look like one, is replaced as text.
-_TEXT_KINDS: Final = {"email": "text", "ip": "text", "secrets": "secret"}
+_TEXT_KINDS: Final = {"email": "text", "ip": "text", "secrets": "secret", "person": "name"}
 #: All below a path of --redact-also.
 ASKED: Final = "asked for"
 

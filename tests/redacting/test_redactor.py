@@ -63,7 +63,11 @@ def test_what_looks_like_a_person_or_a_secret_is_replaced_in_its_form(text, form
         {"sha": "6dcb09b5b57875f334f61aebed695e2e4193db5e", "ref": "refs/heads/main"},
         {"uuid": "6f1a7dc2-6a2b-4d6a-9f6e-0f4b6f3f4c11", "snowflake": "80351110224678912"},
         {"card": {"exp_month": 12, "exp_year": 2030, "brand": "visa"}, "version": "1.2.3"},
-        {"address": {"country": "DE", "id": "addr_1"}, "url": "https://api.acme.org/v1/x?page=2"},
+        {"line_items": [{"properties": [{"name": "Colour", "value": "red"}]}]},
+        {
+            "address": {"country_code": "DE", "country": "DE", "id": "addr_1"},
+            "url": "https://api.acme.org/v1/x?page=2",
+        },
     ],
 )
 def test_ids_types_times_and_amounts_stay(value):
@@ -109,6 +113,15 @@ def test_a_number_stays_a_number():
     assert made["pin"] == 1000
     assert -80 <= made["lat"] <= 0
     assert made["card"] not in (int(CARD), 0)
+
+
+def test_a_person_is_replaced_as_a_text_and_below_only_what_names_one():
+    made = redacted(
+        {"author": "Ann Smith", "recipients": [{"association": "OWNER", "name": "Bob"}]}
+    )
+    assert re.fullmatch("[A-Z][a-z]{2} [A-Z][a-z]{4}", made["author"])
+    assert made["author"] != "Ann Smith"
+    assert made["recipients"] == [{"association": "OWNER", "name": "xxx"}]
 
 
 def test_below_an_address_all_is_replaced_but_ids_and_enumerations():
