@@ -28,7 +28,8 @@ from fasthook.cli.reading import (
     say,
 )
 from fasthook.cli.show import kept_facts
-from fasthook.errors import BadPayload
+from fasthook.errors import BadPayload, BodyTooLarge
+from fasthook.intake.inflating import gunzipped
 from fasthook.logs import one_line
 from fasthook.recordings import FORM_TYPE, VERSION, Recording, body_values, written
 from fasthook.redacting.keys import kind_of
@@ -168,6 +169,10 @@ class _Exporter:
             if not _is_of_the_way(name)
         }
         body = kept.body
+        if headers.get("content-encoding") == "gzip":  # what a handler gets is unpacked
+            with contextlib.suppress(BadPayload, BodyTooLarge):  # it is none: as it came
+                body = gunzipped(body, sys.maxsize)  # it was within bounds when it came
+                del headers["content-encoding"]
         if self.redactor is not None:
             try:
                 body = self._redacted_body(headers, body)

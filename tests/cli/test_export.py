@@ -1,5 +1,6 @@
 """`export`: lines and files, with and without personal data; and what a user does with them."""
 
+import gzip
 import json
 import stat
 import subprocess
@@ -116,6 +117,19 @@ def test_other_bodies_are_taken_where_that_is_asked_for(run, config):
     found = lines(run("export", "-c", config, "--redact", "--all-bodies"))
     assert len(found) == 3
     assert found[2]["body"].startswith("<a>user-")
+
+
+def test_what_came_packed_is_written_unpacked(run, write, tmp_path):
+    config = write(configuration(endpoint("site", provider="none")))
+    head = b"POST /s HTTP/1.1\r\nContent-Type: application/json\r\nContent-Encoding: gzip\r\n\r\n"
+    packed = gzip.compress(json.dumps(BODY).encode())
+    unlike = delivery("b", endpoint="site", head=head, body=b"no gzip at all")
+    fill(tmp_path / "var", delivery("a", endpoint="site", head=head, body=packed), unlike)
+    run("export", "-c", config, "--redact", "--out", tmp_path / "events")
+    (written,) = files(tmp_path / "events").values()
+    assert written["payload"]["amount"] == BODY["amount"]
+    assert written["headers"] == {"content-type": "application/json"}
+    assert "ann@acme.org" not in json.dumps(written)
 
 
 def test_paths_are_kept_and_added(run, config):
