@@ -10,6 +10,7 @@ The line from bytes to handler, and who knows what:
     line        where these meet, and only here: request → answer → outcome
     service     one worker: its listeners, its line, from start to drain
     control     orders of commands to a running service
+    pairing     secrets that senders hand over, while an operator waits for them
     admin       health and metrics, on a listener of their own
     plan        a configuration, compiled and checked
     config      the file; logs: the lines; values: numbers with units, secrets

@@ -93,6 +93,7 @@ class Endpoint(_Table, frozen=True, kw_only=True):
     provider: str
     #: Name of one of the provider's schemes, or for "custom" a table: decoded by the service.
     scheme: str | dict[str, Any] = ""
+    #: May be missing where the sender hands its own over: `fasthook pair`.
     secrets: tuple[Secret, ...] = ()
     handlers: tuple[str, ...] = ()
     events: tuple[str, ...] | None = None
@@ -301,11 +302,6 @@ def _check_endpoint(where: str, endpoint: Endpoint) -> None:
         for key in ("secrets", "scheme", "tolerance"):
             if getattr(endpoint, key):
                 raise ConfigError(f'{where}.{key}: not used with provider = "none"')
-    elif not endpoint.secrets:
-        raise ConfigError(
-            f'{where}.secrets: missing; expected at least one such as "env:NAME" '
-            '(an open endpoint says provider = "none")'
-        )
     if endpoint.burst is not None and endpoint.rate is None:
         raise ConfigError(f"{where}.burst: has no meaning without rate")
     if isinstance(endpoint.scheme, dict) != (endpoint.provider == "custom"):

@@ -18,6 +18,7 @@ import msgspec
 
 from fasthook.errors import FasthookError
 from fasthook.model import Request
+from fasthook.pairing import MAX_PAIRING_S, Pairing, PairingError
 from fasthook.spool.records import Forgotten, Replayed
 from fasthook.spool.spool import Spool
 from fasthook.wire.answers import Answer, render
@@ -55,7 +56,28 @@ class Prune(msgspec.Struct, tag=True):
     retention_s: Annotated[float, msgspec.Meta(ge=0, le=MAX_RETENTION_S)]
 
 
-Order = Replay | Forget | Prune
+class Pair(msgspec.Struct, tag=True):
+    """Wait for so long for the secret that the endpoint's sender hands over."""
+
+    endpoint: str
+    for_s: Annotated[float, msgspec.Meta(gt=0, le=MAX_PAIRING_S)]
+
+
+class PairingState(msgspec.Struct, tag=True):
+    """Say how far that is; `is_over`: wait no longer."""
+
+    endpoint: str
+    is_over: bool = False
+
+
+class Unpair(msgspec.Struct, tag=True):
+    """Remove a secret that was handed over; `kept`: its name, or empty for all of them."""
+
+    endpoint: str
+    kept: str = ""
+
+
+Order = Replay | Forget | Prune | Pair | PairingState | Unpair
 _decode = msgspec.json.Decoder(Order).decode
 
 
@@ -66,10 +88,13 @@ class Refused(FasthookError):
 class Control:
     """The service's end."""
 
-    def __init__(self, spool: Spool, on_forget: Callable[[Sequence[int]], None]) -> None:
+    def __init__(
+        self, spool: Spool, on_forget: Callable[[Sequence[int]], None], pairing: Pairing
+    ) -> None:
         """`on_forget` is told of deliveries that are not to run any more."""
         self._spool = spool
         self._on_forget = on_forget
+        self._pairing = pairing
 
     def receive(self, request: Request, connection: Connection, number: int) -> Answer | None:
         """See `wire.connection.Receive`."""
@@ -82,12 +107,40 @@ class Control:
         if isinstance(order, Prune):
             self._spool.prune(order.retention_s)
             return render(200)
+        if isinstance(order, Pair | PairingState | Unpair):
+            return self._pair(order, connection, number)
         if len(order.positions) > MAX_POSITIONS:
             return render(400, b"too many deliveries in one order\n")
         if isinstance(order, Forget):
             self._on_forget(order.positions)
         self._spool.order(record_of(order), lambda: connection.answer(number, render(200)))
         return None
+
+    def _pair(
+        self, order: Pair | PairingState | Unpair, connection: Connection, number: int
+    ) -> Answer | None:
+        pairing = self._pairing
+        try:
+            if isinstance(order, Unpair):
+                pairing.forget(
+                    order.endpoint,
+                    order.kept,
+                    lambda count: connection.answer(number, _answer(count)),
+                )
+                return None
+            if isinstance(order, Pair):
+                pairing.begin(order.endpoint, order.for_s)
+            elif order.is_over:
+                pairing.end(order.endpoint)
+            return _answer(pairing.state(order.endpoint))
+        except PairingError as error:
+            return _answer(error)
+
+
+def _answer(result: object) -> Answer:
+    if isinstance(result, Exception):
+        return render(409, f"{result}\n".encode())
+    return render(200, msgspec.json.encode(result), content_type="application/json")
 
 
 def record_of(order: Replay | Forget) -> Replayed | Forgotten:
@@ -103,10 +156,10 @@ def listen(path: Path) -> list[socket.socket]:
         return open_sockets(f"unix:{short}", mode=0o600)
 
 
-def send(path: Path, order: Order) -> None:
+def send(path: Path, order: Order) -> bytes:
     """Give an order to the service that holds the spool's directory, and wait for its effect.
 
-    Raises `Refused`, and `OSError` where no service listens.
+    What it answers. Raises `Refused`, and `OSError` where no service listens.
     """
     with _short(path) as short:
         connection = _UnixConnection(short)
@@ -114,13 +167,15 @@ def send(path: Path, order: Order) -> None:
             body = msgspec.json.encode(order)
             connection.request("POST", "/order", body, {"Content-Type": "application/json"})
             answer = connection.getresponse()
-            text = answer.read().decode("utf-8", "replace").strip()
+            body = answer.read()
         except http.client.HTTPException as error:
             raise Refused(f"the service did not answer: {error!r}") from None
         finally:
             connection.close()
     if answer.status != 200:
+        text = body.decode("utf-8", "replace").strip()
         raise Refused(f"the service answered {answer.status}: {text}")
+    return body
 
 
 @contextlib.contextmanager

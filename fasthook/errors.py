@@ -34,6 +34,8 @@ class Rejection(FasthookError):
     #: For the log, as far as known when it was raised.
     endpoint: str = ""
     client: str = ""
+    #: Whether head and body are not kept, whatever the endpoint wants: they hold a secret.
+    is_withheld: bool = False
 
 
 # --- the wire: broken HTTP always ends the connection ---------------------------------------------

@@ -8,7 +8,7 @@ import asyncio
 import math
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -54,7 +54,7 @@ class Line:
         self.metrics = metrics
         self._requests = metrics.requests
         server, settings = config.server, config.dispatch
-        self._receiver = Receiver(
+        self.receiver = Receiver(
             plan.endpoints,
             Clients(server.trusted_proxies),
             ClientBuckets(server.unverified_rate, server.unverified_burst),
@@ -64,6 +64,8 @@ class Line:
         self._keeps_rejected = {e.name for e in plan.endpoints if e.keep_rejected}
         self._success = {name: rendered(reply) for name, reply in plan.answers.items()}
         self.spool = self._open_spool(config) if config.spool.durability != "none" else None
+        #: Takes secrets that are handed over, where one is waited for: see `pairing`.
+        self.take: Callable[[Delivery, Request, Connection, int], bool] | None = None
         #: See `wire.connection.Receive`.
         self.receive = self._receive_unstored if self.spool is None else self._receive_stored
         self.backlog = Backlog(settings.backlog, settings.backlog_bytes)
@@ -124,7 +126,7 @@ class Line:
         try:
             if backlog.is_full:
                 backlog.refuse()
-            delivery = self._receiver.receive(
+            delivery = self.receiver.receive(
                 request, connection.peer, time.monotonic(), time.time_ns()
             )
             if delivery.kind == "event":
@@ -132,23 +134,25 @@ class Line:
                     backlog.refuse()
                 self.pool.dispatch(delivery)
         except Rejection as rejection:
-            return self._reject(rejection, request, connection.peer)
-        return self._accepted(delivery, delivery.kind)
+            return self.reject(rejection, request, connection.peer)
+        return self.accepted(delivery, delivery.kind)
 
     def _receive_stored(
         self, request: Request, connection: Connection, number: int
     ) -> Answer | None:
         """`receive` with a spool."""
         try:
-            delivery = self._receiver.receive(
+            delivery = self.receiver.receive(
                 request, connection.peer, time.monotonic(), time.time_ns()
             )
             if delivery.kind == "event" or delivery.kind == "ignored":
                 self._store(delivery, connection, number)
                 return None
+            if self.take is not None and self.take(delivery, request, connection, number):
+                return None
         except Rejection as rejection:
-            return self._reject(rejection, request, connection.peer)
-        return self._accepted(delivery, delivery.kind)
+            return self.reject(rejection, request, connection.peer)
+        return self.accepted(delivery, delivery.kind)
 
     def _store(self, delivery: Delivery, connection: Connection, number: int) -> None:
         """Have the delivery committed. Raises `SpoolUnavailable`."""
@@ -178,13 +182,13 @@ class Line:
     def _committed(self, result: Committed) -> None:
         for entry in result.fresh:
             delivery = entry.delivery
-            answer = self._accepted(delivery, delivery.kind)
+            answer = self.accepted(delivery, delivery.kind)
             if entry.runs:
                 self.pool.dispatch(delivery)
             connection, number = entry.token
             connection.answer(number, answer)
         for entry in result.duplicates:
-            answer = self._accepted(entry.delivery, "duplicate")
+            answer = self.accepted(entry.delivery, "duplicate")
             if entry.runs:
                 self.backlog.leave(entry.delivery)
             connection, number = entry.token
@@ -210,7 +214,7 @@ class Line:
         )
         connection.answer(number, refusal(reason))
 
-    def _accepted(self, delivery: Delivery, kind: str) -> Answer:
+    def accepted(self, delivery: Delivery, kind: str) -> Answer:
         """Say and count it; what its sender is told."""
         self._requests[delivery.endpoint, kind] += 1
         if delivery.secret_index < 0 and delivery.kind == "event":
@@ -230,7 +234,8 @@ class Line:
             return self._success[delivery.endpoint]
         return rendered(reply)
 
-    def _reject(self, rejection: Rejection, request: Request, peer: str) -> Answer:
+    def reject(self, rejection: Rejection, request: Request, peer: str) -> Answer:
+        """The same of a refusal."""
         client, endpoint = rejection.client or peer, rejection.endpoint
         method, path = request.method.decode("latin-1"), request.path.decode("latin-1")
         self.metrics.requests[endpoint, str(rejection.status)] += 1
@@ -244,7 +249,8 @@ class Line:
             path=path,
         )
         if self.spool is not None:
-            now_ns, kept = time.time_ns(), endpoint in self._keeps_rejected
+            now_ns = time.time_ns()
+            kept = endpoint in self._keeps_rejected and not rejection.is_withheld
             head, body = (request.head, request.body) if kept else (None, None)
             reject = (now_ns, rejection.status, client, endpoint, method, path, str(rejection))
             self.spool.rejects.add(Reject(*reject, head, body))
@@ -361,10 +367,10 @@ class Line:
                 return
             self._suspect = delivery.position
         try:
-            self._receiver.restore(delivery)
+            self.receiver.restore(delivery)
         except Rejection as rejection:
             error = Undecodable(f"its endpoint does not take it any more: {rejection}")
-            self._receiver.restore_as(delivery, error)
+            self.receiver.restore_as(delivery, error)
         self.backlog.readmit(delivery)
         delivery.has_one_handler = len(handlers) == 1 and not parts
         self.pool.resume(delivery, resumed)

@@ -5,6 +5,9 @@ make the same plan.
 """
 
 import difflib
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -16,7 +19,7 @@ from fasthook.dispatch.pool import Registered, Wanted
 from fasthook.errors import ConfigError
 from fasthook.intake import catalogue
 from fasthook.intake.catalogue import Provider
-from fasthook.intake.handshakes import Greeting
+from fasthook.intake.handshakes import Greeting, Unpaired
 from fasthook.intake.identify import Identifier, OrderKey, order_key_of
 from fasthook.intake.limiter import TokenBucket
 from fasthook.intake.multiparts import looks_into_parts
@@ -27,6 +30,8 @@ from fasthook.intake.schemes import Scheme
 from fasthook.intake.signatures import Observer, Unsigned, Verifier, verifier_of
 from fasthook.intake.templates import Template
 from fasthook.model import Handler, HandlerFactory, Reply, check_options
+from fasthook.spool import secrets
+from fasthook.spool.secrets import Kept
 from fasthook.values import Duration, Rate
 from fasthook.wire.sockets import check_address
 
@@ -48,6 +53,15 @@ HOLDS_EVENTS: Final = "dispatch.hold: events are stored, and no handler runs"
 _RUN_OPTIONS: Final = frozenset(field.name for field in msgspec.structs.fields(_RunOptions))
 
 
+class Pairable(NamedTuple):
+    """What is needed to pair an endpoint, and to use what its sender handed over."""
+
+    endpoint: Endpoint
+    kept: list[Kept]
+    #: The endpoint's verifier with these secrets behind the configured ones.
+    verifier_with: Callable[[Sequence[Kept]], Verifier]
+
+
 class Plan(NamedTuple):
     """What a service needs of a configuration."""
 
@@ -56,6 +70,7 @@ class Plan(NamedTuple):
     routes: dict[str, list[Wanted]]  # endpoint → its handlers
     answers: dict[str, Reply]  # endpoint → what its senders are told when all is well
     body_limits: dict[bytes, int]  # path → bytes
+    pairable: dict[str, Pairable]  # endpoint → how, where secrets can be handed over and kept
     warnings: list[str]
 
 
@@ -69,7 +84,7 @@ def make(config: Config) -> Plan:
 
 def _make(config: Config) -> Plan:
     _check_server(config)
-    plan = Plan([], [], {}, {}, {}, [])
+    plan = Plan([], [], {}, {}, {}, {}, [])
     handlers = {name: None for endpoint in config.endpoint for name in endpoint.handlers}
     for name in config.handlers:
         if name not in handlers:
@@ -176,10 +191,7 @@ def _add_endpoint(plan: Plan, settings: EndpointSettings, config: Config, where:
     scheme = scheme_of(settings, provider, where)
     known = {registered.name: registered.handler for registered in plan.handlers}
     handlers = {name: known[name] for name in settings.handlers}
-    types: list[Any] = []  # compared, since not all types can be hashed
-    for handler in handlers.values():
-        if handler.payload_type not in types:
-            types.append(handler.payload_type)
+    types = _types(handlers)
     orders = _orders(settings, handlers, provider, where)
     order_keys = [order_key_of(text) for text in orders]
     for network in settings.allow:
@@ -187,20 +199,23 @@ def _add_endpoint(plan: Plan, settings: EndpointSettings, config: Config, where:
     identifier = _identifier(settings, provider, scheme, types, order_keys, config, where)
     rate = settings.rate
     greetings = _greetings(settings, provider, scheme)
+    kept = kept_secrets(settings, provider, config)
+    verifier_with = functools.partial(_verifier, settings, provider, scheme, where)
     plan.endpoints.append(
         Endpoint(
             name=settings.name,
             path=settings.path.encode(),
             provider=provider.id,
-            verifier=_verifier(settings, provider, scheme, where),
+            verifier=verifier_with(kept),
             identifier=identifier,
             bucket=TokenBucket(rate, settings.burst or max(1, round(rate))) if rate else None,
             allow=AllowList(settings.allow) if settings.allow else None,
             events=frozenset(settings.events) if settings.events is not None else None,
-            greetings=tuple(greeting for greeting in greetings if greeting.is_signed),
-            openings=tuple(greeting for greeting in greetings if not greeting.is_signed),
+            greetings=tuple(g for g in greetings if g.is_signed),
+            openings=tuple(g for g in greetings if not (g.is_signed or g.is_handover)),
+            handovers=tuple(g for g in greetings if g.is_handover),
             retries_429=provider.retries_429,
-            security_headers=frozenset(scheme.security_headers() if scheme is not None else ()),
+            security_headers=_security_headers(provider, scheme),
             is_id_signed=scheme is not None and provider.signs_event_id(scheme),
             order_keys=tuple(read for read, _ in order_keys),
             keep_rejected=settings.keep_rejected,
@@ -209,6 +224,8 @@ def _add_endpoint(plan: Plan, settings: EndpointSettings, config: Config, where:
             methods=tuple(method.encode() for method in provider.methods),
         )
     )
+    if provider.handovers:
+        _add_pairing(plan, settings, Pairable(plan.endpoints[-1], kept, verifier_with), config)
     _add_routes(plan, settings, handlers, types, orders)
     plan.answers[settings.name] = _answer(settings, provider)
     plan.body_limits[settings.path.encode()] = settings.max_body or config.server.max_body
@@ -225,6 +242,53 @@ def _answer(settings: EndpointSettings, provider: Provider) -> Reply:
         for name, text in provider.answer_json.items()
     }
     return Reply(status, "application/json", msgspec.json.encode(filled).decode())
+
+
+def _types(handlers: dict[str, Handler]) -> list[Any]:
+    """The distinct types of payloads that they want."""
+    types: list[Any] = []  # compared, since not all types can be hashed
+    for handler in handlers.values():
+        if handler.payload_type not in types:
+            types.append(handler.payload_type)
+    return types
+
+
+def _security_headers(provider: Provider, scheme: Scheme | None) -> frozenset[bytes]:
+    signed = scheme.security_headers() if scheme is not None else set()
+    return provider.handover_headers | signed
+
+
+def _add_pairing(
+    plan: Plan, settings: EndpointSettings, pairable: Pairable, config: Config
+) -> None:
+    has_spool = config.spool.durability != "none"
+    if has_spool:
+        plan.pairable[settings.name] = pairable
+    if settings.secrets or pairable.kept:
+        return
+    how = f"start the service, then `fasthook pair {settings.name}`"
+    if not has_spool:
+        how = 'one that is handed over needs a spool, and durability is "none"'
+    what = "it has no secret yet, so that every request is refused"
+    plan.warnings.append(f'endpoint "{settings.name}": {what}; {how}')
+
+
+def spool_of(config: Config) -> Path:
+    """The spool's directory, from where the configuration stands."""
+    return Path(config.source).parent / config.spool.path
+
+
+def kept_secrets(settings: EndpointSettings, provider: Provider, config: Config) -> list[Kept]:
+    """What the endpoint's sender handed over before. Raises `ConfigError`."""
+    if not provider.handovers or config.spool.durability == "none":
+        return []
+    return secrets.read(spool_of(config), settings.name)
+
+
+def known_secrets(settings: EndpointSettings, provider: Provider, config: Config) -> list[bytes]:
+    """All that may sign, in the order in which they are counted. Raises `ConfigError`."""
+    kept = kept_secrets(settings, provider, config)
+    return [secret.reveal() for secret in (*settings.secrets, *(one.secret for one in kept))]
 
 
 def _greetings(
@@ -305,10 +369,19 @@ def scheme_of(settings: EndpointSettings, provider: Provider, where: str) -> Sch
 
 
 def _verifier(
-    settings: EndpointSettings, provider: Provider, scheme: Scheme | None, where: str
+    settings: EndpointSettings,
+    provider: Provider,
+    scheme: Scheme | None,
+    where: str,
+    kept: Sequence[Kept],
 ) -> Verifier:
     if scheme is None:
         return Unsigned()
+    if not (settings.secrets or provider.handovers):
+        raise ConfigError(
+            f'{where}.secrets: missing; expected at least one such as "env:NAME" '
+            '(an open endpoint says provider = "none")'
+        )
     if scheme.needs_url and not settings.public_url:
         raise ConfigError(f"{where}.public_url: missing; the URL is part of what is signed")
     missing = [name for name in scheme.settings if not settings.config.get(name)]
@@ -317,12 +390,14 @@ def _verifier(
     known_settings = [*scheme.settings, *provider.handshake_settings]
     unknown = [name for name in settings.config if name not in known_settings]
     if unknown:
-        known = ", ".join(known_settings) or "nothing there"
-        raise ConfigError(f"{where}.config.{unknown[0]}: unknown key; this scheme has {known}")
+        listed = ", ".join(known_settings) or "nothing there"
+        raise ConfigError(f"{where}.config.{unknown[0]}: unknown key; this scheme has {listed}")
     try:
-        secrets = [secret.reveal() for secret in settings.secrets]
-        verifier = verifier_of(scheme, secrets, settings.public_url, settings.config)
+        known = [*settings.secrets, *(one.secret for one in kept)]
+        revealed = [secret.reveal() for secret in known]
+        verifier = verifier_of(scheme, revealed, settings.public_url, settings.config)
         verifier = looks_into_parts(verifier, scheme, provider.form_payload)
+        verifier = verifier if known else Unpaired(settings.name)
     except ConfigError as error:
         raise ConfigError(f"{where}.secrets: {error}") from None
     return Observer(verifier, settings.name) if settings.mode == "observe" else verifier
@@ -337,8 +412,7 @@ def _identifier(
     config: Config,
     where: str,
 ) -> Identifier:
-    also = [text for h in provider.handshakes if h.is_signed for text in h.when]
-    also += [text for _, found in order_keys for text in found]
+    also = provider.handshake_selectors + [text for _, found in order_keys for text in found]
     try:
         return Identifier(
             provider.event_id_of(scheme) if scheme is not None else (),

@@ -16,6 +16,7 @@ from fasthook.control import MAX_ORDER_BYTES, Control
 from fasthook.errors import ConfigError
 from fasthook.line import Line
 from fasthook.logs import Log
+from fasthook.pairing import Pairing
 from fasthook.plan import Plan
 from fasthook.wire.connection import Receive
 from fasthook.wire.limits import Limits
@@ -45,8 +46,13 @@ class Service:
         self._admin_listener = self._new_small_listener(self._admin.receive, _ADMIN_BODY_BYTES)
         #: For orders of commands, where there is something to order about.
         self._control_listener: Listener | None = None
-        if self.line.spool is not None:
-            receive = Control(self.line.spool, self.line.forget).receive
+        self._pairing: Pairing | None = None
+        line, spool = self.line, self.line.spool
+        if spool is not None:
+            use = line.receiver.use
+            pairing = Pairing(plan.pairable, spool.path, use, line.accepted, line.reject)
+            self._pairing, line.take = pairing, pairing.take
+            receive = Control(spool, line.forget, pairing).receive
             self._control_listener = self._new_small_listener(receive, MAX_ORDER_BYTES)
         self.addresses: list[str] = []
 
@@ -139,6 +145,8 @@ class Service:
         if self._control_listener is not None:
             await self._control_listener.drain(0)
         cut_off = await self._listener.drain(timeout_s)
+        if self._pairing is not None:
+            self._pairing.close()
         left = await self.line.stop(max(0.0, timeout_s - (time.monotonic() - began)))
         await self._admin_listener.drain(0)
         self._watcher.cancel()

@@ -288,8 +288,6 @@ def test_a_bad_handler_table_is_named(table, refused):
         ),
         ('handlers = ["log"]', "", 'endpoint[0] ("github").handlers: expected at least one'),
         ('["log"]', '["log", "log"]', 'endpoint[0] ("github").handlers: a handler is named twice'),
-        (f'["plain:{HUSH}"]', "[]", 'endpoint[0] ("github").secrets: missing; expected'),
-        (f'secrets = ["plain:{HUSH}"]', "", 'endpoint[0] ("github").secrets: missing; expected'),
         ('= "github"\nsec', '= "none"\nsec', 'endpoint[0] ("github").secrets: not used with'),
         ('["log"]', '["log"]\nburst = 5', 'endpoint[0] ("github").burst: has no meaning without'),
         ('"/github"', '"/github?x=1"', "endpoint[0] (\"github\").path: '/github?x=1'; expected"),

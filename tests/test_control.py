@@ -10,7 +10,17 @@ import time
 import pytest
 
 from fasthook import control
-from fasthook.control import MAX_ORDER_BYTES, MAX_POSITIONS, Forget, Prune, Refused, Replay
+from fasthook.control import (
+    MAX_ORDER_BYTES,
+    MAX_POSITIONS,
+    Forget,
+    Pair,
+    PairingState,
+    Prune,
+    Refused,
+    Replay,
+    Unpair,
+)
 from fasthook.spool.journal import position_of
 from tests.cli.conftest import WAIT_S, run, serve, write
 from tests.cli.hooks import Hooks, post, shop
@@ -81,6 +91,10 @@ def assert_works(hooks, serving) -> None:
         (b'{"type":"Forget","positions":{}}', "Expected `array`"),
         (b'{"type":"Prune"}', "missing required field `retention_s`"),
         (b'{"type":"Prune","retention_s":"1"}', "Expected `float`"),
+        (b'{"type":"Pair","endpoint":"shop"}', "missing required field `for_s`"),
+        (b'{"type":"Pair","endpoint":"shop","for_s":0}', "Expected `float` > 0"),
+        (b'{"type":"Pair","endpoint":"shop","for_s":1e300}', "Expected `float` <= 86400"),
+        (b'{"type":"Unpair"}', "missing required field `endpoint`"),
         (b"\xff\xfe", ""),
         (b"[" * 100_000, ""),
     ],
@@ -163,6 +177,15 @@ def test_a_refusal_is_raised(hooks, running):
     with pytest.raises(Refused, match="400: too many deliveries"):
         control.send(hooks.spool, Forget([1] * (MAX_POSITIONS + 1)))
     control.send(hooks.spool, Prune(1e6))
+
+
+@pytest.mark.parametrize("name", ["shop", "nobody", "../shop"])
+@pytest.mark.parametrize("order", [Pair("", 1), PairingState(""), Unpair("")])
+def test_an_endpoint_that_cannot_be_paired_is_refused(order, name, hooks, running):
+    order.endpoint = name
+    with pytest.raises(Refused, match=f"409: the service has no endpoint '{name}' that can be"):
+        control.send(hooks.spool, order)
+    assert_works(hooks, running)
 
 
 # --- the socket -----------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ LAYERS: list[set[str]] = [  # a module imports from rows below its own; names of
     {"cli"},
     {"service"},
     {"line", "control"},
+    {"pairing"},
     {"plan"},
     {"admin"},
     {"wire", "intake", "spool", "dispatch", "handlers", "config"},

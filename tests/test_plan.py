@@ -15,6 +15,7 @@ from fasthook.intake.schemes import Scheme
 from fasthook.intake.signing import sample_secret, sign
 from fasthook.model import Request
 from fasthook.plan import Plan
+from fasthook.spool.secrets import keep
 
 HUSH = "hush-5e02-do-not-show"
 NOW_S = 1_700_000_000.0
@@ -588,3 +589,56 @@ def test_all_handlers_that_nobody_uses_are_warned_of(make):
     found = warnings(make(endpoint() + "[handlers.file]\n[handlers.exec]\n"))
     assert "handlers.file" in found
     assert "handlers.exec" in found
+
+
+# --- secrets that are handed over -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("secrets", ["", "secrets = []"])
+@pytest.mark.parametrize("provider", ["github", "nylas"])
+def test_a_missing_secret_is_refused(provider, secrets, refused):
+    text = endpoint(provider=provider, more="secrets = []").replace("secrets = []", secrets)
+    message = refused(text)
+    assert message.startswith('endpoint[0] ("a").secrets: missing; expected at least one such as')
+
+
+def test_an_endpoint_that_can_be_paired_needs_no_secret(make):
+    made = make(endpoint(provider="asana", more="secrets = []"))
+    assert list(made.pairable) == ["a"]
+    (warning,) = made.warnings
+    assert warning.startswith(
+        'endpoint "a": it has no secret yet, so that every request is refused'
+    )
+    assert "`fasthook pair a`" in warning
+    assert made.endpoints[0].handovers
+    assert not made.endpoints[0].openings
+    assert b"x-hook-secret" in made.endpoints[0].security_headers
+
+
+def test_without_a_spool_nothing_can_be_paired(make):
+    made = make('[spool]\ndurability = "none"\n' + endpoint(provider="asana", more="secrets = []"))
+    assert made.pairable == {}
+    assert "needs a spool" in warnings(made)
+
+
+def test_what_was_handed_over_signs_beside_what_is_configured(make, tmp_path):
+    (tmp_path / "var").mkdir(mode=0o700)
+    text = endpoint(provider="asana")
+    assert make(text).pairable["a"].kept == []
+    keep(tmp_path / "var", "a", b"handed-over-91d3-do-not-show")
+    made = make(text)
+    assert "no secret" not in warnings(made)
+    scheme = catalogue.load("asana").schemes["default"]
+    for index, secret in enumerate([HUSH.encode(), b"handed-over-91d3-do-not-show"]):
+        request = Request(b"POST", b"/a", b"/a", b"", {}, True, None, b"{}")
+        sign(scheme, secret, request, NOW_S)
+        assert made.endpoints[0].verifier.verify(request, NOW_S) == index
+    assert warnings(make(endpoint(provider="asana", more="secrets = []"))) == ""
+
+
+def test_a_secret_that_others_could_read_is_refused(refused, tmp_path):
+    (tmp_path / "var").mkdir(mode=0o700)
+    name, _ = keep(tmp_path / "var", "a", b"handed-over-91d3-do-not-show")
+    path = tmp_path / "var" / "secrets" / "a" / name
+    path.chmod(0o644)
+    assert refused(endpoint(provider="asana")).startswith(f"{path}: its permissions are 0644")

@@ -14,7 +14,7 @@ import msgspec
 
 from fasthook import values
 from fasthook.errors import ConfigError
-from fasthook.intake.handshakes import Handshake
+from fasthook.intake.handshakes import Handover, Handshake
 from fasthook.intake.inflating import Encoding
 from fasthook.intake.schemes import BARE, Scheme, selectors_of
 from fasthook.intake.templates import Selector, Template, pattern_of
@@ -72,6 +72,23 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def default_scheme(self) -> str:
         """Name of the scheme that an endpoint uses unless it names another."""
         return next(iter(self.schemes))
+
+    @property
+    def handovers(self) -> list[Handover]:
+        """The secrets that this sender hands over in handshakes."""
+        return [h.handover for h in self.handshakes if h.handover is not None]
+
+    @property
+    def handover_headers(self) -> frozenset[bytes]:
+        """The headers in which it does."""
+        selectors = [Selector.parse(handover.at) for handover in self.handovers]
+        return frozenset(selector.key for selector in selectors if selector.kind == "header")
+
+    @property
+    def handshake_selectors(self) -> list[str]:
+        """What tells handshakes among requests that are verified."""
+        looked_for = [h for h in self.handshakes if h.is_signed or h.handover is not None]
+        return [text for handshake in looked_for for text in handshake.when]
 
     @property
     def handshake_settings(self) -> list[str]:
@@ -168,6 +185,7 @@ def security_headers() -> frozenset[bytes]:
     """Every header that some provider's trust rests on: none of them may be sent twice."""
     found: set[bytes] = set()
     for provider in everything():
+        found |= provider.handover_headers
         for scheme in provider.schemes.values():
             found |= scheme.security_headers()
     return frozenset(found)

@@ -2,7 +2,8 @@
 
 As data for the catalogue, and compiled for an endpoint. Most are signed like an event, and looked
 at behind the signature. Those that are not signed (a GET with a challenge, say) are answered by
-endpoints of that provider alone, and never reach a handler.
+endpoints of that provider alone, and never reach a handler. One that hands over a secret is taken
+only while its endpoint is being paired, for anybody could hand one over.
 """
 
 import base64
@@ -16,10 +17,11 @@ from typing import Final, Literal
 import msgspec
 import orjson
 
-from fasthook.errors import BadPayload, HandshakeRefused, NoSignature, NotGenuine
+from fasthook.errors import BadPayload, BadSignature, HandshakeRefused, NoSignature, NotGenuine
 from fasthook.intake.signatures import Verifier
 from fasthook.intake.templates import Found, Selector, Template
 from fasthook.model import Reply, Request
+from fasthook.values import SHORT_SECRET_BYTES
 
 #: A sender's challenge is echoed: short, and printable ASCII, so that it can be nothing else.
 MAX_CHALLENGE_BYTES: Final = 1024
@@ -28,6 +30,9 @@ MAX_UNSIGNED_BYTES: Final = 16 * 1024
 #: In `when`: any value, as long as there is one.
 ANY: Final = "*"
 _ANY_BYTES: Final = b"*"
+#: Of a secret that is handed over, whatever its pattern says. The first: shorter can be guessed.
+_MIN_SECRET_BYTES: Final = SHORT_SECRET_BYTES
+_MAX_SECRET_BYTES: Final = 512
 
 
 class Computed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -50,6 +55,15 @@ class HandshakeReply(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     computed: Computed | None = None
 
 
+class Handover(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The secret that a handshake hands over."""
+
+    at: str  # selector
+    pattern: str  # that it has to match as a whole, beside being printable ASCII of some length
+    ask: str  # what an operator does at the sender, so that it comes
+    then: str = ""  # and what is left to do with it
+
+
 class Handshake(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a handshake is known, and how it is answered."""
 
@@ -66,6 +80,7 @@ class Handshake(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     pattern: str = ""  # that the challenge has to match as a whole
     reply: HandshakeReply | None = None  # None: the provider's success answer
     code: str = ""  # the module of `providers` that makes the reply
+    handover: Handover | None = None
 
     @property
     def settings(self) -> list[str]:
@@ -103,6 +118,12 @@ class Handshake(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             raise ValueError(f"handshakes.{self.name}: is_signed = false expected beside a key")
         if not self.is_signed and not self.when and self.method == "POST":
             raise ValueError(f"handshakes.{self.name}: every POST would be one")
+        if self.handover is not None:
+            re.compile(self.handover.pattern)
+            Selector.parse(self.handover.at)
+            if self.is_signed or self.when.get(self.handover.at) != ANY:
+                what = f'is_signed = false and when = {{ "{self.handover.at}" = "*" }}'
+                raise ValueError(f"handshakes.{self.name}: expected {what}, since it hands it over")
 
 
 class Greeting:
@@ -138,6 +159,10 @@ class Greeting:
         self._code = handshake.code
         self._secret, self._url, self._settings = secret, url, settings or {}
         self._missing = handshake.missing(self._settings, url)
+        handover = handshake.handover
+        self.is_handover = handover is not None
+        self._handed = Selector.parse(handover.at) if handover is not None else None
+        self._secret_form = re.compile(handover.pattern if handover is not None else "")
 
     def applies(self, request: Request, found: Mapping[str, str] | None = None) -> bool:
         """Whether this request is that handshake.
@@ -151,13 +176,12 @@ class Greeting:
             if not sent or (sent != wanted and wanted != _ANY_BYTES):
                 return False
         for selector, value in self._when:
-            if selector.kind in ("json", "form") and found is not None:
-                text = found.get(f"{selector.kind}:{selector.name}")
-            else:
-                text = self._read(selector, request)
+            text = self._text(selector, request, found)
             if not text or value not in (ANY, text):
                 return False
-        return self._verifier is None or self._is_genuine(self._verifier, request)
+        if self._verifier is not None and not self._is_genuine(self._verifier, request):
+            return False
+        return self._handed is None or self.secret_in(request) is not None
 
     def _is_genuine(self, verifier: Verifier, request: Request) -> bool:
         try:
@@ -165,6 +189,25 @@ class Greeting:
         except NotGenuine:
             return False
         return True
+
+    def hands_over(self, request: Request, found: Mapping[str, str] | None = None) -> bool:
+        """Whether a secret may stand in this request, of whatever form."""
+        return self._handed is not None and bool(self._text(self._handed, request, found))
+
+    def secret_in(self, request: Request) -> bytes | None:
+        """The secret that the request hands over; None: there is none of the expected form."""
+        text = self._read(self._handed, request) if self._handed is not None else None
+        if text is None or not (text.isascii() and text.isprintable()):
+            return None
+        is_bounded = _MIN_SECRET_BYTES <= len(text) <= _MAX_SECRET_BYTES
+        return text.encode() if is_bounded and self._secret_form.fullmatch(text) else None
+
+    def _text(
+        self, selector: Selector, request: Request, found: Mapping[str, str] | None
+    ) -> str | None:
+        if selector.kind in ("json", "form") and found is not None:
+            return found.get(f"{selector.kind}:{selector.name}")
+        return self._read(selector, request)
 
     def _read(self, selector: Selector, request: Request) -> str | None:
         if selector.kind in ("json", "form") and len(request.body) > MAX_UNSIGNED_BYTES:
@@ -235,3 +278,15 @@ def first_that_applies(
 ) -> Greeting | None:
     """The handshake that the request is; None: it is none."""
     return next((g for g in greetings if g.applies(request, found)), None)
+
+
+class Unpaired:
+    """The verifier of an endpoint whose only secret is still to be handed over: nothing passes."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._endpoint = endpoint
+
+    def verify(self, request: Request, now_s: float) -> int:
+        """Raises `BadSignature`."""
+        what = f"`fasthook pair {self._endpoint}` takes one"
+        raise BadSignature(f"the endpoint has no secret yet; {what}")

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import msgspec
 
 from fasthook.errors import (
+    BadSignature,
     NotGenuine,
     RateExceeded,
     Rejection,
@@ -38,6 +39,8 @@ class Endpoint(msgspec.Struct, frozen=True):
     greetings: tuple[Greeting, ...] = ()
     #: Handshakes that are answered without a signature.
     openings: tuple[Greeting, ...] = ()
+    #: Handshakes that hand over a secret: among the openings only while the endpoint is paired.
+    handovers: tuple[Greeting, ...] = ()
     retries_429: bool = False
     security_headers: frozenset[bytes] = frozenset()
     is_id_signed: bool = False  # so that it alone makes a duplicate
@@ -51,6 +54,7 @@ class Endpoint(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         is_plain = not (self.greetings or self.order_keys or self.events is not None)
+        is_plain = is_plain and not self.handovers
         msgspec.structs.force_setattr(self, "is_plain", is_plain)
         is_guarded = self.allow is not None or any(o.method == b"POST" for o in self.openings)
         is_guarded = is_guarded or b"POST" not in self.methods
@@ -69,13 +73,27 @@ class Endpoint(msgspec.Struct, frozen=True):
             self.allow.check(client)
         return opening
 
-    def sign_off(self, rejection: Rejection) -> None:
+    def sign_off(self, rejection: Rejection, request: Request) -> None:
         """Make a rejection this endpoint's: its name, and the status that its sender wants."""
         rejection.endpoint = self.name
         if isinstance(rejection, NotGenuine):
             rejection.status = self.refusal_status
             if self.is_refusal_bare:
                 rejection.answer = ""
+        if self.handovers and (self.keep_rejected or isinstance(rejection, NotGenuine)):
+            self._withhold(rejection, request)
+
+    def _withhold(self, rejection: Rejection, request: Request) -> None:
+        """Keep a secret that was handed over out of everything that is kept of its refusal."""
+        if any(handover.hands_over(request) for handover in self.handovers):
+            rejection.is_withheld = True
+            if isinstance(rejection, NotGenuine):
+                rejection.args = (f"{rejection}; {self.unpaired}",)
+
+    @property
+    def unpaired(self) -> str:
+        """What to say of a secret that nobody waits for."""
+        return f"a secret is handed over, and taken only while `fasthook pair {self.name}` waits"
 
 
 class Receiver:
@@ -131,10 +149,14 @@ class Receiver:
         except Rejection as rejection:
             rejection.client = client
             if endpoint is not None:
-                endpoint.sign_off(rejection)
+                endpoint.sign_off(rejection, request)
             if secret_index is None and not isinstance(rejection, Shed):
                 self._unverified.charge(limiter_key(client), now_s)
             raise
+
+    def use(self, endpoint: Endpoint) -> None:
+        """From the next request on, in the place of the one of that name and path."""
+        self._endpoints[endpoint.path] = self._by_name[endpoint.name] = endpoint
 
     def restore(self, delivery: Delivery) -> None:
         """Give a delivery that was stored its payloads again. Raises `Rejection`."""
@@ -194,6 +216,14 @@ def _sort(endpoint: Endpoint, delivery: Delivery, request: Request, found: dict[
     """
     if endpoint.order_keys:
         delivery.order_keys = _keys_of(endpoint, request, delivery.event_id, found)
+    for handover in endpoint.handovers:
+        if handover.hands_over(request, found):
+            if delivery.secret_index < 0:  # mode = "observe" takes what nobody signed, but not this
+                raise BadSignature("no configured secret signs this request")
+            # Signed, so that its sender knows a secret of ours: nothing is to be kept of it.
+            delivery.kind = handover.name
+            delivery.reply = handover.reply_to(request)
+            return
     for greeting in endpoint.greetings:
         if greeting.applies(request, found):
             if endpoint.events is not None and delivery.event_type in endpoint.events:

@@ -91,14 +91,15 @@ def endpoint_of(
                 settings.pop("max_body", 1024 * 1024),
             ),
             [Any] if payload_types is None else payload_types,
-            also=[text for h in provider.handshakes if h.is_signed for text in h.when],
+            also=provider.handshake_selectors,
         ),
         "greetings": tuple(Greeting(h) for h in provider.handshakes if h.is_signed),
         "openings": tuple(
             Greeting(h, verifier=verifier_of(chosen, [h.key.encode()], url) if h.key else None)
             for h in provider.handshakes
-            if not h.is_signed
+            if not h.is_signed and h.handover is None
         ),
+        "handovers": tuple(Greeting(h) for h in provider.handshakes if h.handover is not None),
         "retries_429": provider.retries_429,
         "security_headers": frozenset(chosen.security_headers()),
         "refusal_status": provider.refusal_status,

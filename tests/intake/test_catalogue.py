@@ -6,12 +6,14 @@ import pytest
 from fasthook.errors import ConfigError
 from fasthook.intake import catalogue
 from fasthook.intake.catalogue import NONE, Provider, custom
-from fasthook.intake.handshakes import Handshake, HandshakeReply
+from fasthook.intake.handshakes import Handover, Handshake, HandshakeReply
 from fasthook.intake.schemes import Scheme
 from fasthook.intake.signing import sample_secret
 from tests.intake.support import PROVIDERS, endpoint_of, receive, request_of, signed
 
 HEADERS = {"content-type": "application/json"}
+HANDOVER = Handover(at="header:x-s", pattern="[a-z]+", ask="")
+WHEN = {"header:x-s": "*"}
 
 
 @pytest.mark.parametrize("name", PROVIDERS)
@@ -77,6 +79,7 @@ def test_security_headers_are_those_of_all_schemes():
     assert {b"x-hub-signature", b"x-hub-signature-256", b"stripe-signature"} <= headers
     assert {b"x-slack-request-timestamp", b"webhook-id", b"webhook-timestamp"} <= headers
     assert {b"x-shopify-hmac-sha256", b"shopify-hmac-sha256"} <= headers
+    assert b"x-hook-secret" in headers
 
 
 @pytest.mark.parametrize(
@@ -92,6 +95,14 @@ def test_security_headers_are_those_of_all_schemes():
             ]
         },
         {"handshakes": [Handshake(name="h", is_signed=False)]},
+        {"handshakes": [Handshake(name="h", handover=HANDOVER)]},
+        {"handshakes": [Handshake(name="h", handover=HANDOVER, when=WHEN)]},
+        {"handshakes": [Handshake(name="h", handover=HANDOVER, is_signed=False)]},
+        {
+            "handshakes": [
+                Handshake(name="h", handover=HANDOVER, is_signed=False, when={"header:x-s": "y"})
+            ]
+        },
     ],
 )
 def test_a_description_that_cannot_be_meant_is_refused(settings):
@@ -99,6 +110,16 @@ def test_a_description_that_cannot_be_meant_is_refused(settings):
     provider = Provider(id="x", name="X", category="c", docs="", **parts)
     with pytest.raises(ValueError, match="expected|every POST"):
         provider.check()
+
+
+def test_a_secret_is_handed_over_unsigned_and_always_there():
+    handshake = Handshake(name="h", handover=HANDOVER, is_signed=False, when=WHEN)
+    schemes = {"default": Scheme(header="x")}
+    provider = Provider(
+        id="x", name="X", category="c", docs="", schemes=schemes, handshakes=[handshake]
+    )
+    provider.check()
+    assert provider.handover_headers == {b"x-s"}
 
 
 def test_an_unknown_key_in_a_description_is_refused():

@@ -18,7 +18,7 @@ from fasthook.errors import (
     WrongMethod,
 )
 from fasthook.intake import catalogue
-from fasthook.intake.handshakes import Greeting, Handshake
+from fasthook.intake.handshakes import Greeting, Handshake, Unpaired
 from fasthook.intake.identify import Identifier
 from fasthook.intake.limiter import ClientBuckets, TokenBucket
 from fasthook.intake.network import AllowList
@@ -390,3 +390,101 @@ def test_an_unsigned_challenge_is_never_echoed():
     request = challenge("abc")
     for name in ("x-slack-signature", "x-slack-request-timestamp"):
         assert refusal(endpoint_of("slack"), with_header(request, name, None)).status == 401
+
+
+# --- secrets that are handed over -----------------------------------------------------------------
+
+HANDED = b"b537207f20cbfa02357cf448134da559"
+TOKEN = b'{"verification_token":"secret_0FhTt9sWb2hZK1f6yYx7Yq3uQ0cJ5mN8"}'
+
+
+def handing_over(provider: str, **headers: str):
+    if provider == "asana":
+        return request_of(b"", {"X-Hook-Secret": HANDED, **headers})
+    return request_of(TOKEN, {"Content-Type": "application/json", **headers})
+
+
+@pytest.mark.parametrize("provider", ["asana", "notion"])
+@pytest.mark.parametrize("keep_rejected", [False, True])
+def test_a_secret_that_is_handed_over_is_refused_and_not_kept(provider, keep_rejected):
+    endpoint = endpoint_of(provider, keep_rejected=keep_rejected)
+    error = refusal(endpoint, handing_over(provider))
+    assert (error.status, error.is_withheld) == (401, True)
+    assert "taken only while `fasthook pair hook` waits" in str(error)
+    assert not any(secret in str(error).encode() for secret in (HANDED, b"secret_0"))
+
+
+@pytest.mark.parametrize("provider", ["asana", "notion"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"allow": AllowList(["203.0.113.0/24"])},
+        {"bucket": TokenBucket(1, 1)},
+        {"method": b"PUT"},
+        {"content_type": b"text/plain"},
+        {"content_encoding": b"gzip"},
+        {"x_hook_secret": b"of another form"},
+    ],
+)
+def test_why_ever_it_is_refused_it_is_not_kept(provider, change):
+    request = handing_over(provider)
+    settings = {"keep_rejected": True}
+    for name, value in change.items():
+        if name == "method":
+            request.method = value
+        elif isinstance(value, bytes):
+            request.headers[name.replace("_", "-").encode()] = value
+        else:
+            settings[name] = value
+    assert refusal(endpoint_of(provider, **settings), request).is_withheld
+
+
+@pytest.mark.parametrize("provider", ["asana", "notion", "github"])
+def test_what_hands_over_nothing_is_kept(provider):
+    error = refusal(endpoint_of(provider, keep_rejected=True), request_of(b'{"token":"x"}'))
+    assert not error.is_withheld
+    assert "pair" not in str(error)
+
+
+@pytest.mark.parametrize("provider", ["asana", "notion"])
+def test_who_only_observes_takes_no_secret(provider):
+    """Else the sender would believe that it is kept."""
+    verifier = Observer(endpoint_of(provider).verifier, "hook")
+    endpoint = endpoint_of(provider, verifier=verifier, keep_rejected=True)
+    request = handing_over(provider, **{"Content-Type": "application/json"})
+    request.body = request.body or b'{"events":[]}'
+    error = refusal(endpoint, request)
+    assert (error.status, error.is_withheld) == (401, True)
+    request = request_of(b'{"events":[]}', {"Content-Type": "application/json"})
+    assert receive(endpoint, request).kind == "event"
+
+
+def test_a_token_that_is_sent_again_signed_is_no_event():
+    """A handler, and the spool, would have it."""
+    scheme = catalogue.load("notion").schemes["default"]
+    request = signed(scheme, TOKEN, **JSON)
+    for events in (None, frozenset({""}), frozenset({"verification_token"})):
+        delivery = receive(endpoint_of("notion", events=events), request)
+        assert delivery.kind == "verification_token"
+        assert delivery.secret_index == 0
+    assert receive(endpoint_of("notion"), signed(scheme, b'{"type":"t"}', **JSON)).kind == "event"
+
+
+def test_an_endpoint_without_a_secret_refuses_everything():
+    endpoint = endpoint_of("asana", verifier=Unpaired("hook"))
+    asana = catalogue.load("asana").schemes["default"]
+    for secret in (SECRET, HANDED):
+        error = refusal(endpoint, signed(asana, b'{"events":[]}', secret, **JSON))
+        assert error.status == 401
+        assert "no secret yet; `fasthook pair hook`" in str(error)
+    assert refusal(endpoint, handing_over("asana")).status == 401
+
+
+def test_an_endpoint_is_replaced_from_the_next_request_on():
+    first = endpoint_of("github")
+    receiver = receiver_of(first)
+    receiver.receive(push(), CLIENT, 0.0, WALL_NS)
+    scheme = catalogue.load("github").schemes["default"]
+    receiver.use(msgspec.structs.replace(first, verifier=verifier_of(scheme, [b"another"])))
+    with pytest.raises(BadSignature):
+        receiver.receive(push(), CLIENT, 0.0, WALL_NS)

@@ -38,7 +38,7 @@ CASES = [
     for vector in provider["vectors"]
     if vector["scheme"] in catalogue.load(provider["id"]).schemes
 ]
-#: Those that hand a secret over need a state that is kept: see the tests of pairing.
+#: Those that hand a secret over need a state that is kept: see tests/test_pairing.py.
 HANDSHAKES = [
     pytest.param(test, id=f"{test['provider']}-{test['name']}")
     for test in (FILE["handshake_tests"] if FILE else [])
