@@ -18,6 +18,7 @@ _COMMANDS = (
     "check",
     "init",
     "providers",
+    "pair",
     "send",
     "explain",
     "events",

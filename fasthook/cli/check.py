@@ -46,11 +46,13 @@ def command(config_path: Path, as_json: bool) -> None:
 
 def _row(settings: Config, made: Plan, index: int) -> dict[str, Any]:
     endpoint = settings.endpoint[index]
+    kept = made.pairable[endpoint.name].kept if endpoint.name in made.pairable else []
+    secrets = [*endpoint.secrets, *(one.secret for one in kept)]
     return {
         "name": endpoint.name,
         "path": endpoint.path,
         "provider": endpoint.provider,
-        "secrets": [secret.source for secret in endpoint.secrets],
+        "secrets": [secret.source for secret in secrets],
         "handlers": list(endpoint.handlers),
         "status": made.answers[endpoint.name].status,
     }

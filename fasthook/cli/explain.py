@@ -19,7 +19,7 @@ from fasthook.intake.catalogue import Provider
 from fasthook.intake.explaining import Case, Finding, explain
 from fasthook.intake.schemes import Scheme
 from fasthook.logs import escape
-from fasthook.plan import provider_of, scheme_of
+from fasthook.plan import known_secrets, provider_of, scheme_of
 from fasthook.spool.rejects import read
 from fasthook.spool.spool import REJECTS_NAME
 
@@ -77,7 +77,7 @@ def _signing(config_path: Path, options: dict[str, Any], captured: Captured) -> 
             raise ConfigError(f"{config_path}: no endpoint {name!r}; it has: {known}")
         provider = provider_of(endpoint, name)
         scheme = scheme_of(endpoint, provider, name)
-        secrets = [secret.reveal() for secret in endpoint.secrets]
+        secrets = known_secrets(endpoint, provider, settings)
         url = options["url"] or endpoint.public_url or captured.url
         given = dict(endpoint.config)
     else:

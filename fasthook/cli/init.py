@@ -15,6 +15,7 @@ import click
 from fasthook.dispatch import registry
 from fasthook.errors import ConfigError
 from fasthook.intake import catalogue
+from fasthook.intake.catalogue import Provider
 from fasthook.intake.signing import sample_secret
 
 _FILES = resources.files("fasthook.cli") / "template"
@@ -60,7 +61,7 @@ def command(directory: Path, provider: str) -> None:
     except ConfigError:  # a key that only the sender can have made
         secret = _KEY_TO_COME
     _write(directory / "secrets" / provider, secret + "\n", 0o600)
-    _say_what_next(directory, provider)
+    _say_what_next(directory, known)
 
 
 #: Stands where the sender's public key belongs.
@@ -82,7 +83,14 @@ def _write(path: Path, text: str, mode: int = 0o644) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def _say_what_next(directory: Path, provider: str) -> None:
+def _say_what_next(directory: Path, known: Provider) -> None:
+    provider = known.id
+    secret = f"The secret to enter at the provider is in secrets/{provider}."
+    if known.handovers:
+        secret = (
+            f"secrets/{provider} is for tests of your own; {known.name} hands over its secret:\n"
+            f"`fasthook pair {provider}` takes it."
+        )
     step = f"cd {shlex.quote(str(directory))}\n  " if directory.absolute() != Path.cwd() else ""
     click.echo(
         f"A project for {provider} stands in {directory.absolute()}.\n\n"
@@ -90,5 +98,5 @@ def _say_what_next(directory: Path, provider: str) -> None:
         f"  fasthook serve\n\n"
         f"and in another terminal:\n\n"
         f"  {step}fasthook send {provider}\n\n"
-        f"The secret to enter at the provider is in secrets/{provider}."
+        f"{secret}"
     )

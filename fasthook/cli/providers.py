@@ -107,7 +107,9 @@ def block(provider: Provider) -> str:
         f'name     = "{provider.id}"',
         f'path     = "/{provider.id}"',
         f'provider = "{provider.id}"',
-        f'secrets  = ["env:{variable}"]',
+        "# no secrets: `fasthook pair` takes the one that the sender hands over"
+        if provider.handovers
+        else f'secrets  = ["env:{variable}"]',
         'handlers = ["log"]',
     ]
     if scheme.needs_url:
@@ -131,7 +133,10 @@ def _show(provider: Provider) -> None:
         click.echo(f"scheme {name}: {describe(scheme)}; signs {_signed_by(provider, scheme)}")
     for handshake in provider.handshakes:
         signed = "signed" if handshake.is_signed else "unsigned"
-        click.echo(f"handshake {handshake.name}: {handshake.method}, {signed}, answered here")
+        answered = "answered here"
+        if handshake.handover is not None:
+            answered = f"hands over the secret: `fasthook pair {provider.id}` takes it"
+        click.echo(f"handshake {handshake.name}: {handshake.method}, {signed}, {answered}")
     deadline = f"{provider.deadline_s:g} s" if provider.deadline_s else "unknown"
     doubt = "" if provider.is_response_certain else " (from memory: check before relying on it)"
     click.echo(f"deadline: {deadline}; retries: {provider.retries or 'unknown'}{doubt}")

@@ -21,7 +21,7 @@ from fasthook.config import Config
 from fasthook.errors import ConfigError
 from fasthook.intake import catalogue
 from fasthook.logs import escape, one_line
-from fasthook.plan import provider_of, scheme_of
+from fasthook.plan import provider_of, scheme_of, spool_of
 from fasthook.spool.changes import NEVER_NS
 from fasthook.spool.queries import STATES, Filter, Found, Reader, position_named
 from fasthook.values import Duration
@@ -163,7 +163,7 @@ def path_of(settings: Config) -> Path:
     """Where the spool is; ends the command where nothing is kept."""
     if settings.spool.durability == "none":
         fail(f'{settings.source}: spool.durability is "none": nothing is kept')
-    return Path(settings.source).parent / settings.spool.path
+    return spool_of(settings)
 
 
 def fail(text: str) -> NoReturn:

@@ -23,7 +23,7 @@ from fasthook.intake.schemes import BARE, Scheme
 from fasthook.intake.signing import place, sample_secret, sign
 from fasthook.intake.templates import Selector, Template, spread
 from fasthook.model import Request
-from fasthook.plan import provider_of, scheme_of
+from fasthook.plan import known_secrets, provider_of, scheme_of
 from fasthook.values import Secret
 from fasthook.wire.sockets import parse_tcp
 
@@ -112,7 +112,13 @@ def _target(name: str | None, config_path: Path, options: dict[str, Any]) -> Tar
         raise ConfigError(f"{config_path}: no endpoint {name!r}; it has: {known}")
     provider = provider_of(endpoint, name)
     scheme = scheme_of(endpoint, provider, name)
-    secret = secret_of(options["secret"]) if options["secret"] else _first_secret(endpoint)
+    if options["secret"]:
+        secret = secret_of(options["secret"])
+    else:
+        secret = next(iter(known_secrets(endpoint, provider, settings)), b"")
+        if scheme is not None and not secret:
+            what = f"{name} has no secret yet; `fasthook pair {name}` takes one, or give --secret"
+            raise ConfigError(f"{config_path}: {what}")
     url = options["url"] or _url(settings.server.listen, endpoint)
     return Target(url, endpoint.public_url or url, provider, scheme, secret, endpoint.config)
 
@@ -142,10 +148,6 @@ def secret_of(text: str) -> bytes:
         return Secret.parse(text).reveal()
     except ValueError as error:
         raise click.UsageError(f"--secret: {error}") from None
-
-
-def _first_secret(endpoint: Endpoint) -> bytes:
-    return endpoint.secrets[0].reveal() if endpoint.secrets else b""
 
 
 def _url(listen: tuple[str, ...], endpoint: Endpoint) -> str:
