@@ -4,7 +4,6 @@ Whatever is wrong with a configuration is found here, before anything starts: `c
 make the same plan.
 """
 
-import difflib
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,9 +13,9 @@ import msgspec
 
 from fasthook.config import Config, convert
 from fasthook.config import Endpoint as EndpointSettings
-from fasthook.dispatch import registry
 from fasthook.dispatch.pool import Registered, Wanted
 from fasthook.errors import ConfigError
+from fasthook.handler_options import registered
 from fasthook.intake import catalogue
 from fasthook.intake.catalogue import Provider
 from fasthook.intake.handshakes import Greeting, Unpaired
@@ -29,28 +28,14 @@ from fasthook.intake.receiver import Endpoint
 from fasthook.intake.schemes import Scheme
 from fasthook.intake.signatures import Observer, Unsigned, Verifier, verifier_of
 from fasthook.intake.templates import Template
-from fasthook.model import Handler, HandlerFactory, Reply, check_options
+from fasthook.model import Handler, Reply
 from fasthook.spool import secrets
 from fasthook.spool.secrets import Kept
-from fasthook.values import Duration, Rate
 from fasthook.wire.sockets import check_address
-
-
-class _RunOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """Keys of `[handlers.NAME]` that every handler has; all others are its own settings."""
-
-    use: str = ""  # the entry point; empty: the same name
-    retries: int | None = None
-    timeout: Duration | None = None
-    concurrency: int | None = None
-    rate: Rate | None = None
-    ordered_by: str | None = None
-
 
 #: Said at every start, for it is not what one expects of a receiver that answers 2xx.
 LOSES_EVENTS: Final = 'durability = "none": events are lost if the process dies'
 HOLDS_EVENTS: Final = "dispatch.hold: events are stored, and no handler runs"
-_RUN_OPTIONS: Final = frozenset(field.name for field in msgspec.structs.fields(_RunOptions))
 
 
 class Pairable(NamedTuple):
@@ -92,8 +77,8 @@ def _make(config: Config) -> Plan:
     for index, settings in enumerate(config.endpoint):
         where = f'endpoint[{index}] ("{settings.name}")'
         for name in settings.handlers:
-            if name not in {registered.name for registered in plan.handlers}:
-                plan.handlers.append(_register(name, config.handlers.get(name, {}), where))
+            if name not in {one.name for one in plan.handlers}:
+                plan.handlers.append(registered(name, config.handlers.get(name, {}), where))
         _add_endpoint(plan, settings, config, where)
     if config.spool.durability == "none":
         plan.warnings.append(LOSES_EVENTS)
@@ -134,62 +119,13 @@ def _network(where: str, text: str) -> None:
         ) from None
 
 
-# --- handlers -------------------------------------------------------------------------------------
-
-
-def _register(name: str, table: dict[str, Any], where: str) -> Registered:
-    options = convert(
-        {k: v for k, v in table.items() if k in _RUN_OPTIONS}, _RunOptions, f"handlers.{name}"
-    )
-    settings = {k: v for k, v in table.items() if k not in _RUN_OPTIONS}
-    entry_point = options.use or name
-    try:
-        found = registry.find(entry_point)
-    except ConfigError as error:
-        place = f"handlers.{name}.use" if options.use else f"{where}.handlers"
-        raise ConfigError(f"{place}: {error}") from None
-    handler = _configured(name, found, settings)
-    handler = msgspec.structs.replace(
-        handler,
-        retries=handler.retries if options.retries is None else options.retries,
-        timeout_s=handler.timeout_s if options.timeout is None else float(options.timeout),
-        concurrency=handler.concurrency if options.concurrency is None else options.concurrency,
-        rate=handler.rate if options.rate is None else float(options.rate),
-        ordered_by=handler.ordered_by if options.ordered_by is None else options.ordered_by,
-    )
-    try:
-        check_options(handler)
-    except ValueError as error:
-        option, _, rest = str(error).partition("=")
-        raise ConfigError(f"handlers.{name}.{option}: {rest}") from None
-    return Registered(name, handler, entry_point, settings)
-
-
-def _configured(name: str, found: Handler | HandlerFactory, settings: dict[str, Any]) -> Handler:
-    where = f"handlers.{name}"
-    if isinstance(found, Handler):
-        if settings:
-            key = next(iter(settings))
-            close = difflib.get_close_matches(key, _RUN_OPTIONS, 1)
-            hint = f"did you mean {close[0]!r}?" if close else "this handler has no settings"
-            raise ConfigError(f"{where}.{key}: unknown key; {hint}")
-        return found
-    try:
-        return found.build(convert(settings, found.settings, where))
-    except ConfigError as error:
-        text = str(error)
-        raise ConfigError(text if text.startswith(where) else f"{where}.{text}") from None
-    except (OSError, ValueError, TypeError) as error:
-        raise ConfigError(f"{where}: {error}") from None
-
-
 # --- endpoints ------------------------------------------------------------------------------------
 
 
 def _add_endpoint(plan: Plan, settings: EndpointSettings, config: Config, where: str) -> None:
     provider = provider_of(settings, where)
     scheme = scheme_of(settings, provider, where)
-    known = {registered.name: registered.handler for registered in plan.handlers}
+    known = {one.name: one.handler for one in plan.handlers}
     handlers = {name: known[name] for name in settings.handlers}
     types = _types(handlers)
     orders = _orders(settings, handlers, provider, where)

@@ -12,6 +12,7 @@ LAYERS: list[set[str]] = [  # a module imports from rows below its own; names of
     {"line", "control"},
     {"pairing"},
     {"plan"},
+    {"handler_options"},
     {"admin"},
     {"wire", "intake", "spool", "dispatch", "handlers", "config"},
     {"logs", "redacting", "recordings"},
