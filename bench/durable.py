@@ -93,9 +93,13 @@ def uvicorn(folder: Path, port: int) -> System:
 
 
 def cpu_s(pid: int) -> float:
-    """CPU that a process has used, in user and kernel."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / 100
+    """CPU that a process and its children have used, in user and kernel."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    total = 0
+    for each in (pid, *children):
+        fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+        total += int(fields[11]) + int(fields[12])
+    return total / 100
 
 
 def main() -> None:

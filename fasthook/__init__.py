@@ -8,7 +8,9 @@ The line from bytes to handler, and who knows what:
     dispatch/   Delivery → Outcome        runs handlers, retries, gives up
     handlers/   handlers that come along: log, file, exec, forward
     line        where these meet, and only here: request → answer → outcome
+    recall      what waits on disk is read back when there is room
     service     one worker: its listeners, its line, from start to drain
+    worker      the process of a worker; supervisor: its parent; notify: what systemd is told
     control     orders of commands to a running service
     pairing     secrets that senders hand over, while an operator waits for them
     admin       health and metrics, on a listener of their own

@@ -1,4 +1,6 @@
-"""Orders of commands to a running service: HTTP on a socket in the spool's directory.
+"""Orders of commands to a running service: HTTP on sockets in the spool's directory.
+
+Each worker has one of its own, and gets each order: it carries out what it holds the journal of.
 
 The directory is the owner's alone (0700), and so is the socket (0600): whoever can connect could
 as well write the files. Both ends reach it through a descriptor of the directory, since the path
@@ -25,12 +27,15 @@ from fasthook.wire.answers import Answer, render
 from fasthook.wire.connection import Connection
 from fasthook.wire.sockets import open_sockets
 
-NAME: Final = "control.sock"
+_NAMES: Final = "control.*.sock"
 MAX_ORDER_BYTES: Final = 256 * 1024
 #: Of one order: so that it is small, and its transaction short.
 MAX_POSITIONS: Final = 1000
 MAX_RETENTION_S: Final = 1e9  # thirty years
 _TIMEOUT_S: Final = 30.0
+#: Workers may be replaced just now, and a journal be in nobody's hands for a moment.
+_PATIENCE_S: Final = 5.0
+_AGAIN_S: Final = 0.2
 
 
 #: One that is none would keep the index, and each later start, from going on.
@@ -113,7 +118,9 @@ class Control:
             return render(400, b"too many deliveries in one order\n")
         if isinstance(order, Forget):
             self._on_forget(order.positions)
-        self._spool.order(record_of(order), lambda: connection.answer(number, render(200)))
+        self._spool.order(
+            record_of(order), lambda done: connection.answer(number, _answer(list(done)))
+        )
         return None
 
     def _pair(
@@ -150,18 +157,59 @@ def record_of(order: Replay | Forget) -> Replayed | Forgotten:
     return Forgotten(time.time_ns(), order.positions)
 
 
-def listen(path: Path) -> list[socket.socket]:
+def name_of(worker: int) -> str:
+    """The socket of the worker with this journal."""
+    return f"control.{worker}.sock"
+
+
+def listen(path: Path, worker: int) -> list[socket.socket]:
     """A listening socket in the spool's directory. Raises `ConfigError`."""
-    with _short(path) as short:
+    with _short(path, name_of(worker)) as short:
         return open_sockets(f"unix:{short}", mode=0o600)
 
 
-def send(path: Path, order: Order) -> bytes:
+def remove_sockets(path: Path) -> None:
+    """Remove those of workers that were killed: no other may run. Raises `OSError`."""
+    for socket_path in path.glob(_NAMES):
+        socket_path.unlink(missing_ok=True)
+
+
+def send(path: Path, order: Replay | Forget | Prune) -> None:
     """Give an order to the service that holds the spool's directory, and wait for its effect.
 
-    What it answers. Raises `Refused`, and `OSError` where no service listens.
+    Raises `Refused`, and `OSError` where no service listens.
     """
-    with _short(path) as short:
+    if isinstance(order, Prune):
+        ask(path, order)
+        return
+    left, ends = set(order.positions), time.monotonic() + _PATIENCE_S
+    while left:
+        for answer in ask(path, msgspec.structs.replace(order, positions=sorted(left))):
+            left.difference_update(msgspec.json.decode(answer, type=list[int]))
+        if left and time.monotonic() > ends:
+            raise Refused(f"no worker of the service holds {len(left)} of the deliveries")
+        if left:
+            time.sleep(_AGAIN_S)
+
+
+def ask(path: Path, order: Order) -> list[bytes]:
+    """Give an order to all workers; what they answer.
+
+    Raises `Refused` where one does not take it, and `OSError` where none listens.
+    """
+    answers, missed = [], OSError(f"{path}: nobody listens there")
+    for name in sorted(file.name for file in path.glob(_NAMES)):
+        try:
+            answers.append(_ask_one(path, name, order))
+        except (FileNotFoundError, ConnectionRefusedError, ConnectionResetError) as error:
+            missed = error  # a worker that has ended
+    if not answers:
+        raise missed
+    return answers
+
+
+def _ask_one(path: Path, name: str, order: Order) -> bytes:
+    with _short(path, name) as short:
         connection = _UnixConnection(short)
         try:
             body = msgspec.json.encode(order)
@@ -179,10 +227,10 @@ def send(path: Path, order: Order) -> bytes:
 
 
 @contextlib.contextmanager
-def _short(path: Path) -> Iterator[str]:
+def _short(path: Path, name: str) -> Iterator[str]:
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        yield f"/proc/self/fd/{fd}/{NAME}"
+        yield f"/proc/self/fd/{fd}/{name}"
     finally:
         os.close(fd)
 

@@ -4,12 +4,10 @@ With a spool an answer is written when the commit that holds the delivery is ove
 (`durability = "none"`) an event that finds room in the backlog is answered at once.
 """
 
-import asyncio
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import apsw
@@ -19,36 +17,35 @@ from fasthook.admin import Metrics, gauge
 from fasthook.config import Config
 from fasthook.dispatch.backlog import Backlog
 from fasthook.dispatch.lane import NO_MARKS, Marks
-from fasthook.dispatch.pool import Pool, Resumed
+from fasthook.dispatch.pool import Pool
 from fasthook.errors import ConfigError, FasthookError, Rejection
 from fasthook.intake.limiter import ClientBuckets
 from fasthook.intake.network import Clients
 from fasthook.intake.receiver import Receiver
 from fasthook.logs import Log
-from fasthook.model import Delivery, Handler, Outcome, Request, Undecodable
-from fasthook.plan import Plan
-from fasthook.spool.changes import EVERY_OTHER, Part, State
+from fasthook.model import Delivery, Handler, Outcome, Request
+from fasthook.plan import Plan, spool_of
+from fasthook.recall import Recall
+from fasthook.spool.changes import Held
 from fasthook.spool.committer import Committed, Entry
 from fasthook.spool.indexer import ReadBack, Settings
 from fasthook.spool.records import Settled
 from fasthook.spool.rejects import Reject
-from fasthook.spool.spool import KEY_BYTES, Spool, key_of
+from fasthook.spool.spool import ALONE, KEY_BYTES, Place, Spool, key_of
 from fasthook.wire.answers import Answer, refusal, rendered
 from fasthook.wire.connection import Connection
 
 #: Retries that are due sooner wait in memory; for later ones the delivery goes back to disk.
 _PATIENCE_S: Final = 2.0
-#: Deliveries that are read back in one go: the loop decodes them all before it does anything else.
-_READ_BACK: Final = 256
-_LOOK_S: Final = 0.5
-_NEXT_SUSPECT_NS: Final = 500_000_000
 
 
 class Line:
     """Receiver, spool and pool of one worker."""
 
-    def __init__(self, config: Config, plan: Plan, log: Log, metrics: Metrics) -> None:
-        """Opens the spool. Raises `ConfigError` and `OSError`."""
+    def __init__(
+        self, config: Config, plan: Plan, log: Log, metrics: Metrics, place: Place = ALONE
+    ) -> None:
+        """Opens the spool. `place`: of this worker. Raises `ConfigError` and `OSError`."""
         self._log = log
         self._logs_requests = config.log.requests
         self.metrics = metrics
@@ -63,7 +60,7 @@ class Line:
         self._unsigned = {e.name for e in plan.endpoints if e.provider == "none"}
         self._keeps_rejected = {e.name for e in plan.endpoints if e.keep_rejected}
         self._success = {name: rendered(reply) for name, reply in plan.answers.items()}
-        self.spool = self._open_spool(config) if config.spool.durability != "none" else None
+        self.spool = self._open_spool(config, place) if config.spool.durability != "none" else None
         #: Takes secrets that are handed over, where one is waited for: see `pairing`.
         self.take: Callable[[Delivery, Request, Connection, int], bool] | None = None
         #: See `wire.connection.Receive`.
@@ -77,44 +74,49 @@ class Line:
             new_marks=self._new_marks,
         )
         self.pool.connect(plan.routes)
-        self._hold = settings.hold
-        #: Whether older events wait on disk: then new ones do, too.
-        self._is_behind = False
-        self._to_disk = 0  # events accepted that were to wait on disk
-        self._asked_at = -1  # of these, when the last were asked for; -1: nothing is asked for
-        self._suspect = -1  # position of the delivery in hand in whose attempts the process died
-        self._is_stopping = False
+        self._recall: Recall | None = None
+        if self.spool is not None:
+            ordered = _ordered(plan)
+            self._recall = Recall(
+                self.spool,
+                self.receiver,
+                self.backlog,
+                self.pool,
+                hold=settings.hold,
+                ordered=ordered,
+            )
 
-    def _open_spool(self, config: Config) -> Spool:
-        settings = config.spool
+    def _open_spool(self, config: Config, place: Place) -> Spool:
+        settings, path = config.spool, spool_of(config)
         assert settings.durability != "none"  # noqa: S101 - asked for by the caller
-        path = Path(config.source).parent / settings.path
         try:
             kept = Settings(settings.durability, settings.max_bytes, settings.retention)
-            return Spool(path, kept, self._committed, self._read_back)
+            return Spool(path, kept, self._committed, self._read_back, place)
         except (OSError, apsw.Error, FasthookError) as error:
             raise ConfigError(f"{config.source}: spool.path: {path}: {error}") from None
+
+    def _read_back(self, result: ReadBack) -> None:
+        assert self._recall is not None  # noqa: S101 - it has asked for it
+        self._recall.brought(result)
 
     def _new_marks(self, name: str, handler: Handler) -> Marks:
         if self.spool is None:
             return NO_MARKS
         return self.spool.marks(name, handler.concurrency, is_ordered=bool(handler.ordered_by))
 
-    def start(self) -> None:
-        """Begin with what waits on disk. Call within the running loop."""
-        if self.spool is None:
-            return
-        for held in self.spool.held_keys:
-            if held.handler in self.pool.lanes:
-                order = self.pool.lanes[held.handler].order
-                order.hold(held.order_key, held.head, held.parked, held.parked_from)
-        waiting = self.spool.counts[State.PENDING]
-        self._is_behind = waiting > 0
-        if waiting:
-            self._log.info("events wait on disk", events=waiting, hold=self._hold)
-        self.spool.start()
-        if not self._hold:
-            self._look()
+    def start(self, *, is_alone: bool = True) -> None:
+        """Begin with what waits on disk. Call within the running loop.
+
+        `is_alone`: no other worker has anything that waits.
+        """
+        if self.spool is not None and self._recall is not None:
+            self.spool.start()
+            self._recall.start(is_alone=is_alone)
+
+    def alone(self, held: Sequence[Held]) -> None:
+        """The other workers are gone, and what they left is ours now."""
+        if self._recall is not None:
+            self._recall.alone(held)
 
     # --- requests in ------------------------------------------------------------------------------
 
@@ -156,13 +158,10 @@ class Line:
 
     def _store(self, delivery: Delivery, connection: Connection, number: int) -> None:
         """Have the delivery committed. Raises `SpoolUnavailable`."""
-        spool = self.spool
-        assert spool is not None  # noqa: S101 - or this is not called
+        spool, recall = self.spool, self._recall
+        assert spool is not None and recall is not None  # noqa: S101, PT018 - or this is not called
         is_event = delivery.kind == "event"
-        runs = False
-        if is_event and not self._is_behind and not self._hold:
-            runs = self.backlog.enter(delivery)
-            self._is_behind = not runs
+        runs = is_event and recall.enter(delivery)
         endpoint = delivery.endpoint
         if endpoint in self._unsigned:
             key = os.urandom(KEY_BYTES)  # nothing is signed, so nothing makes two of them the same
@@ -177,7 +176,7 @@ class Line:
             rejection.client, rejection.endpoint = delivery.client, endpoint
             raise
         if is_event and not runs:
-            self._to_disk += 1
+            recall.stored()
 
     def _committed(self, result: Committed) -> None:
         for entry in result.fresh:
@@ -294,10 +293,8 @@ class Line:
                 outcome.order_key,
             )
             spool.settle(settled)
-        if outcome.leaves and delivery.position == self._suspect:
-            self._suspect = -1
-        if self._is_behind and outcome.leaves and self.backlog.count * 2 < self.backlog.capacity:
-            self._ask_back()
+        if self._recall is not None:
+            self._recall.settled(outcome)
 
     def _say(self, outcome: Outcome) -> None:
         if outcome.kind == "wait":
@@ -318,81 +315,6 @@ class Line:
             self._log.write(30, "retry", {**fields, "retry_in_s": outcome.retry_in_s})
         else:
             self._log.write(40, "dead", fields)
-
-    # --- back from disk ---------------------------------------------------------------------------
-
-    def _look(self) -> None:
-        """Ask now and then: a retry may be due, or a command may have replayed something."""
-        self._looker = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
-        self._ask_back()
-
-    def _ask_back(self) -> None:
-        if self.spool is None or self._hold or self._asked_at >= 0 or self._is_stopping:
-            return
-        count = min(_READ_BACK, self.backlog.room)
-        if count > 0:
-            self._asked_at = self._to_disk
-            self.spool.read_back(count, self.backlog.capacity_bytes - self.backlog.bytes)
-
-    def _read_back(self, result: ReadBack) -> None:
-        if self._is_stopping:
-            return  # the next start finds them
-        if result.is_all and self._asked_at == self._to_disk:
-            self._is_behind = False
-        self._asked_at = -1
-        for position, parts in result.gone:
-            for part in parts:
-                if part.order_key and part.handler in self.pool.lanes:
-                    order = self.pool.lanes[part.handler].order
-                    order.gone(part.order_key, position, was_parked=not part.attempt)
-        now_ns = time.time_ns()
-        for delivery, parts in result.deliveries:
-            self._resume(delivery, parts, now_ns)
-        if self._is_behind:
-            self._ask_back()
-
-    def _resume(self, delivery: Delivery, parts: Sequence[Part], now_ns: int) -> None:
-        assert self.spool is not None  # noqa: S101 - it has just brought the delivery
-        handlers = self.pool.handlers_of(delivery.endpoint)
-        resumed = resumable(handlers, parts, now_ns)
-        self._bury_unknown(self.spool, delivery, handlers, parts)
-        if not resumed:
-            self.spool.put_back(delivery.position)
-            return
-        if any(part.crashes and part.state == State.PENDING for part in parts):
-            # It may be the one that kills the process: no two of these are in hand together, so
-            # that those which were only beside it are found out to be harmless.
-            if self._suspect >= 0:
-                self.spool.put_back(delivery.position, now_ns + _NEXT_SUSPECT_NS)
-                return
-            self._suspect = delivery.position
-        try:
-            self.receiver.restore(delivery)
-        except Rejection as rejection:
-            error = Undecodable(f"its endpoint does not take it any more: {rejection}")
-            self.receiver.restore_as(delivery, error)
-        self.backlog.readmit(delivery)
-        delivery.has_one_handler = len(handlers) == 1 and not parts
-        self.pool.resume(delivery, resumed)
-
-    def _bury_unknown(
-        self, spool: Spool, delivery: Delivery, handlers: Sequence[str], parts: Sequence[Part]
-    ) -> None:
-        """What a handler was to do that the configuration has no more is a dead letter."""
-        now_ns = time.time_ns()
-        gone = [
-            (part.handler, part.attempt)
-            for part in parts
-            if part.handler not in handlers and part.state in (State.PENDING, State.WAITING)
-        ]
-        if not handlers and not parts:
-            gone = [("(none)", 0)]
-        for name, attempt in gone:
-            what = f"endpoint {delivery.endpoint}"
-            error = f"{what} has no handler {name} any more" if handlers else f"{what} is gone"
-            self._log.error("dead", endpoint=delivery.endpoint, id=delivery.event_id, error=error)
-            position = delivery.position
-            spool.settle(Settled(position, name, "dead", attempt, now_ns, False, 0, error))
 
     # --- orders -----------------------------------------------------------------------------------
 
@@ -422,27 +344,17 @@ class Line:
 
     async def stop(self, timeout_s: float) -> int:
         """Finish what runs, store what is left; how many events are lost."""
-        self._is_stopping = True
         is_stored = self.spool is not None
+        if self._recall is not None:
+            self._recall.stop()
         left = await self.pool.drain(timeout_s, is_stored=is_stored)
         await self.pool.close()
         if self.spool is not None:
-            if not self._hold:
-                self._looker.cancel()
             await self.spool.close()
         return 0 if is_stored else left
 
 
-def resumable(handlers: Sequence[str], parts: Sequence[Part], now_ns: int) -> Mapping[str, Resumed]:
-    """Which handlers are to run now, of a delivery that comes back from disk."""
-    known = {part.handler: part for part in parts}
-    resumed: dict[str, Resumed] = {}
-    for name in handlers:
-        part = known.get(name)
-        if part is None:
-            if EVERY_OTHER not in known:
-                resumed[name] = Resumed(0, False)
-        elif part.state == State.PENDING and part.due_ns <= now_ns:
-            was_parked = not part.attempt and bool(part.order_key)
-            resumed[name] = Resumed(part.attempt, was_parked)
-    return resumed
+def _ordered(plan: Plan) -> list[str]:
+    """Endpoints with handlers that keep an order."""
+    found = plan.routes.items()
+    return [name for name, wanted in found if any(each.key_index >= 0 for each in wanted)]

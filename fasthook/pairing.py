@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
@@ -56,10 +57,12 @@ class Pairing:
         accepted: Callable[[Delivery, str], Answer],
         reject: Callable[[Rejection, Request, str], Answer],
         clock: Callable[[], float] = time.monotonic,
+        on_taken: Callable[[], None] = lambda: None,
     ) -> None:
-        """`use` puts an endpoint into the place of its former self; the others say, count, and
-        make what a sender is told.
+        """`use` puts an endpoint into the place of its former self; `accepted` and `reject` say,
+        count, and make what a sender is told. `on_taken`: other workers are to `read_again`.
         """
+        self._on_taken = on_taken
         self._endpoints = {name: _Pairable(name, found) for name, found in pairable.items()}
         self._spool = spool
         self._use = use
@@ -129,6 +132,23 @@ class Pairing:
         count = secrets.forget(self._spool, name, kept)
         return count, secrets.read(self._spool, name)
 
+    def read_again(self) -> None:
+        """Another worker has taken a secret: use it, too, and wait for none."""
+        loop = asyncio.get_running_loop()
+        for found in self._endpoints.values():
+            read = loop.run_in_executor(self._files, secrets.read, self._spool, found.name)
+            read.add_done_callback(partial(self._have_read, found))
+
+    def _have_read(self, found: "_Pairable", future: asyncio.Future[list[Kept]]) -> None:
+        try:
+            kept = future.result()
+        except (OSError, FasthookError) as error:
+            log.error("secrets not read", endpoint=found.name, error=str(error))
+            return
+        if len(kept) > found.kept_count:
+            self._end(found, "another worker has taken the secret")
+        self._use(found.with_kept(kept))
+
     def _find(self, name: str) -> "_Pairable":
         found = self._endpoints.get(name)
         if found is None:
@@ -172,7 +192,9 @@ class Pairing:
             connection.answer(number, self._kept(found, future, delivery, request, connection.peer))
 
         loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(self._files, secrets.keep, self._spool, found.name, handed[0])
+        future = loop.run_in_executor(
+            self._files, secrets.keep, self._spool, found.name, handed[0], found.kept_count
+        )
         future.add_done_callback(kept)
         return True
 
@@ -187,11 +209,19 @@ class Pairing:
         """What the sender is told, now that the disk has its secret, or has it not."""
         try:
             name, kept = future.result()
+        except secrets.AnotherKept as error:
+            found.state = State("over")
+            self.read_again()
+            refused = NoSignature(str(error))
+            refused.client = delivery.client
+            found.endpoint.sign_off(refused, request)
+            return self._reject(refused, request, peer)
         except (OSError, FasthookError) as error:
             return self._reject(self._failed(found, error, delivery), request, peer)
         found.state = State("taken", client=delivery.client, kept=name)
         self._use(found.with_kept(kept))
         log.info("paired", endpoint=found.name, client=delivery.client, kept=name)
+        self._on_taken()
         return self._accepted(delivery, delivery.kind)
 
     def _failed(self, found: "_Pairable", error: Exception, delivery: Delivery) -> Rejection:

@@ -5,6 +5,7 @@ make the same plan.
 """
 
 import functools
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -36,6 +37,10 @@ from fasthook.wire.sockets import check_address
 #: Said at every start, for it is not what one expects of a receiver that answers 2xx.
 LOSES_EVENTS: Final = 'durability = "none": events are lost if the process dies'
 HOLDS_EVENTS: Final = "dispatch.hold: events are stored, and no handler runs"
+
+
+#: As many as anybody has cores for one receiver.
+MAX_WORKERS: Final = 64
 
 
 class Pairable(NamedTuple):
@@ -84,12 +89,30 @@ def _make(config: Config) -> Plan:
         plan.warnings.append(LOSES_EVENTS)
     if config.dispatch.hold:
         plan.warnings.append(HOLDS_EVENTS)
+    _check_order(plan, workers_of(config))
     return plan
 
 
+def workers_of(config: Config) -> int:
+    """How many workers there are to be."""
+    return config.server.workers or len(os.sched_getaffinity(0))
+
+
+def _check_order(plan: Plan, workers: int) -> None:
+    """Raise `ConfigError` where events would have to be kept in order across workers."""
+    for name, wanted in plan.routes.items():
+        for each in wanted:
+            if each.key_index >= 0 and workers > 1:
+                raise ConfigError(
+                    f"server.workers: {workers}, but handler {each.name} of endpoint {name} takes "
+                    "events in order (ordered_by), which one worker alone can keep; expected 1"
+                )
+
+
 def _check_server(config: Config) -> None:
-    if config.server.workers != 1:
-        raise ConfigError(f"server.workers: {config.server.workers}; this version runs 1 worker")
+    if not 0 <= config.server.workers <= MAX_WORKERS:
+        what = f"expected 1 to {MAX_WORKERS}, or 0 for one a core"
+        raise ConfigError(f"server.workers: {config.server.workers}; {what}")
     if config.dispatch.hold and config.spool.durability == "none":
         raise ConfigError('dispatch.hold: needs a spool; with durability = "none" nothing is kept')
     seen: set[str] = set()

@@ -1,11 +1,9 @@
 """One worker: its listeners, its line, and their life from start to drain."""
 
 import asyncio
-import contextlib
-import os
-import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 from prometheus_client import Metric
 
@@ -13,16 +11,16 @@ from fasthook import control
 from fasthook.admin import Admin, Metrics, gauge
 from fasthook.config import Config
 from fasthook.control import MAX_ORDER_BYTES, Control
-from fasthook.errors import ConfigError
 from fasthook.line import Line
 from fasthook.logs import Log
 from fasthook.pairing import Pairing
 from fasthook.plan import Plan
+from fasthook.spool.spool import ALONE, Place
 from fasthook.wire.connection import Receive
 from fasthook.wire.limits import Limits
 from fasthook.wire.listener import Listener
 from fasthook.wire.reader import SINGLETONS
-from fasthook.wire.sockets import open_sockets
+from fasthook.wire.sockets import Sockets
 
 #: The loop is looked at this often; held for longer than the other, it is worth a line.
 _WATCH_S = 0.5
@@ -35,11 +33,13 @@ _ADMIN_CONNECTIONS = 64
 class Service:
     """Listeners, receiver and pool of one process."""
 
-    def __init__(self, config: Config, plan: Plan, log: Log) -> None:
+    def __init__(self, config: Config, plan: Plan, log: Log, place: Place = ALONE) -> None:
+        """Opens the spool. Raises `ConfigError` and `OSError`."""
         self._config = config
         self._log = log
+        self._place = place
         self.metrics = Metrics()
-        self.line = Line(config, plan, log, self.metrics)
+        self.line = Line(config, plan, log, self.metrics, place)
         self._body_limits = plan.body_limits
         self._listener = self._new_listener(plan)
         self._admin = Admin(self._not_ready, self._families)
@@ -47,14 +47,22 @@ class Service:
         #: For orders of commands, where there is something to order about.
         self._control_listener: Listener | None = None
         self._pairing: Pairing | None = None
+        #: Called when a secret was handed over, which other workers have to know, too.
+        self.on_secrets: Callable[[], None] = lambda: None
         line, spool = self.line, self.line.spool
         if spool is not None:
             use = line.receiver.use
-            pairing = Pairing(plan.pairable, spool.path, use, line.accepted, line.reject)
+            pairing = Pairing(
+                plan.pairable,
+                spool.path,
+                use,
+                line.accepted,
+                line.reject,
+                on_taken=lambda: self.on_secrets(),
+            )
             self._pairing, line.take = pairing, pairing.take
             receive = Control(spool, line.forget, pairing).receive
             self._control_listener = self._new_small_listener(receive, MAX_ORDER_BYTES)
-        self.addresses: list[str] = []
 
     def _new_listener(self, plan: Plan) -> Listener:
         server = self._config.server
@@ -92,39 +100,41 @@ class Service:
 
     # --- life -------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Listen. Raises `ConfigError` where an address can't be had."""
-        server = self._config.server
-        mode = int(server.socket_mode, 8)
-        sockets: list[socket.socket] = []
-        admin: list[socket.socket] = []
-        key = "server.listen"
-        try:
-            for address in server.listen:
-                sockets += open_sockets(address, mode=mode, group=server.socket_group)
-            key = "admin.listen"
-            if self._config.admin.listen:
-                admin = open_sockets(self._config.admin.listen)
-        except ConfigError as error:
-            for opened in sockets:
-                opened.close()
-            raise ConfigError(f"{self._config.source}: {key}: {error}") from None
-        self.addresses = [_address_of(opened) for opened in sockets + admin]
-        self._unix_paths = [
-            str(s.getsockname()) for s in sockets + admin if s.family == socket.AF_UNIX
-        ]
+    async def start(self, sockets: Sockets) -> None:
+        """Accept on `sockets`, which are listening already. Raises `ConfigError`."""
         self._loop = asyncio.get_running_loop()
         self._watch_loop(time.monotonic())
-        self.line.start()
-        if self._control_listener is not None and self.line.spool is not None:
-            self._control_listener.start(control.listen(self.line.spool.path))
-        self._listener.start(sockets)
-        self._admin_listener.start(admin)
-        self._log.info(
-            "listening",
-            addresses=" ".join(map(_address_of, sockets)),
-            admin=" ".join(map(_address_of, admin)),
-        )
+        self.line.start(is_alone=self._place.is_first)
+        spool = self.line.spool
+        if spool is not None:
+            if self._place.workers > 1 or not self._place.is_first:
+                await self.share()
+            assert self._control_listener is not None  # noqa: S101 - made with the spool
+            self._control_listener.start(control.listen(spool.path, spool.number))
+        self._listener.start(sockets.public)
+        self._admin_listener.start(sockets.admin)
+
+    async def share(self) -> None:
+        """From when this returns other workers may get the same events."""
+        if self.line.spool is not None:
+            is_shared = self._loop.create_future()
+            self.line.spool.share(partial(is_shared.set_result, None))
+            await is_shared
+
+    def be_alone(self) -> None:
+        """The other workers have ended: take over what they left."""
+        if self.line.spool is not None:
+            self.line.spool.be_alone(self.line.alone)
+
+    def read_secrets(self) -> None:
+        """Another worker has taken a secret."""
+        if self._pairing is not None:
+            self._pairing.read_again()
+
+    @property
+    def stuck_s(self) -> float:
+        """For how long the spool has been at the same commit."""
+        return 0.0 if self.line.spool is None else self.line.spool.stuck_s
 
     def _watch_loop(self, due: float) -> None:
         """Say so when something held the loop, which nothing else can: it holds us, too."""
@@ -135,8 +145,11 @@ class Service:
         due = time.monotonic() + _WATCH_S
         self._watcher = self._loop.call_later(_WATCH_S, self._watch_loop, due)
 
-    async def stop(self) -> int:
-        """Drain: no new connections, finish what runs; how many events were left unhandled."""
+    async def stop(self, linger_s: float = 0) -> int:
+        """Drain: no new connections, finish what runs; how many events were left unhandled.
+
+        `linger_s`: see `Listener.drain`.
+        """
         timeout_s = self._config.server.drain_timeout
         began = time.monotonic()
         self._log.info(
@@ -144,17 +157,15 @@ class Service:
         )
         if self._control_listener is not None:
             await self._control_listener.drain(0)
-        cut_off = await self._listener.drain(timeout_s)
+        cut_off = await self._listener.drain(timeout_s, linger_s)
         if self._pairing is not None:
             self._pairing.close()
         left = await self.line.stop(max(0.0, timeout_s - (time.monotonic() - began)))
         await self._admin_listener.drain(0)
         self._watcher.cancel()
         if self.line.spool is not None:
-            self._unix_paths.append(str(self.line.spool.path / control.NAME))
-        for path in self._unix_paths:
-            with contextlib.suppress(OSError):
-                os.unlink(path)
+            spool = self.line.spool
+            (spool.path / control.name_of(spool.number)).unlink(missing_ok=True)
         if left or cut_off:
             self._log.warning("stopped", events_lost=left, connections_cut_off=cut_off)
         else:
@@ -186,11 +197,3 @@ def _security_headers(plan: Plan) -> frozenset[bytes]:
     for endpoint in plan.endpoints:
         configured |= endpoint.security_headers
     return frozenset(configured)
-
-
-def _address_of(opened: socket.socket) -> str:
-    name = opened.getsockname()
-    if opened.family == socket.AF_UNIX:
-        return f"unix:{name}"
-    host = f"[{name[0]}]" if opened.family == socket.AF_INET6 else name[0]
-    return f"tcp://{host}:{name[1]}"

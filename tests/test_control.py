@@ -20,6 +20,7 @@ from fasthook.control import (
     Refused,
     Replay,
     Unpair,
+    name_of,
 )
 from fasthook.spool.journal import position_of
 from tests.cli.conftest import WAIT_S, run, serve, write
@@ -45,7 +46,7 @@ def running(hooks):
 
 def ask(hooks, body: bytes, method: str = "POST", path: str = "/order") -> tuple[int, str]:
     """Status and text of an answer."""
-    with control._short(hooks.spool) as short:
+    with control._short(hooks.spool, name_of(0)) as short:
         connection = control._UnixConnection(short)
         connection.connect()
     try:
@@ -136,7 +137,7 @@ def test_too_many_deliveries_are_refused(kind, hooks, running):
 def test_an_order_that_is_too_large_is_refused(hooks, running):
     # Announced alone: who sends it all may find the connection closed before the answer is read.
     head = b"POST /order HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (MAX_ORDER_BYTES + 1)
-    with control._short(hooks.spool) as short, socket.socket(socket.AF_UNIX) as client:
+    with control._short(hooks.spool, name_of(0)) as short, socket.socket(socket.AF_UNIX) as client:
         client.settimeout(WAIT_S)
         client.connect(short)
         client.sendall(head)
@@ -150,7 +151,7 @@ def test_anything_else_is_not_found(method, path, hooks, running):
 
 
 def test_broken_http_ends_the_connection_alone(hooks, running):
-    with control._short(hooks.spool) as short, socket.socket(socket.AF_UNIX) as client:
+    with control._short(hooks.spool, name_of(0)) as short, socket.socket(socket.AF_UNIX) as client:
         client.settimeout(WAIT_S)
         client.connect(short)
         client.sendall(b"\x00\x01nonsense\r\n\r\n")
@@ -175,7 +176,7 @@ def test_deliveries_that_are_not_there_are_no_harm(hooks, running):
 
 def test_a_refusal_is_raised(hooks, running):
     with pytest.raises(Refused, match="400: too many deliveries"):
-        control.send(hooks.spool, Forget([1] * (MAX_POSITIONS + 1)))
+        control.send(hooks.spool, Forget(list(range(MAX_POSITIONS + 1))))
     control.send(hooks.spool, Prune(1e6))
 
 
@@ -184,7 +185,7 @@ def test_a_refusal_is_raised(hooks, running):
 def test_an_endpoint_that_cannot_be_paired_is_refused(order, name, hooks, running):
     order.endpoint = name
     with pytest.raises(Refused, match=f"409: the service has no endpoint '{name}' that can be"):
-        control.send(hooks.spool, order)
+        control.ask(hooks.spool, order)
     assert_works(hooks, running)
 
 
@@ -192,12 +193,12 @@ def test_an_endpoint_that_cannot_be_paired_is_refused(order, name, hooks, runnin
 
 
 def test_the_socket_and_its_directory_are_the_owners_alone(hooks, running):
-    status = os.stat(hooks.spool / control.NAME)
+    status = os.stat(hooks.spool / name_of(0))
     assert stat.S_ISSOCK(status.st_mode)
     assert stat.S_IMODE(status.st_mode) == 0o600
     assert stat.S_IMODE(hooks.spool.stat().st_mode) == 0o700
     assert running.stop() == 0
-    assert not (hooks.spool / control.NAME).exists()
+    assert not (hooks.spool / name_of(0)).exists()
 
 
 def test_a_path_that_is_longer_than_a_socket_may_have(hooks):
@@ -211,32 +212,31 @@ def test_a_path_that_is_longer_than_a_socket_may_have(hooks):
     hooks.run("forget", "--id", "a")
     hooks.wait_for(a="forgotten")
     assert serving.stop() == 0
-    assert not (path / control.NAME).exists()
+    assert not (path / name_of(0)).exists()
 
 
 def test_a_killed_services_socket_is_in_nobodys_way(hooks, running):
     running.process.kill()
     running.end()
-    assert (hooks.spool / control.NAME).exists()
+    assert (hooks.spool / name_of(0)).exists()
     hooks.run("replay", "a")  # done here, for nobody listens
     serving = hooks.serve()
-    assert stat.S_IMODE(os.stat(hooks.spool / control.NAME).st_mode) == 0o600
+    assert stat.S_IMODE(os.stat(hooks.spool / name_of(0)).st_mode) == 0o600
     hooks.wait_for(a="done")
     assert hooks.ids("one") == ["a", "a"]
     assert_works(hooks, serving)
 
 
 def test_where_no_service_listens_it_is_an_os_error(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        control.send(tmp_path, Replay([1]))
-    with pytest.raises(FileNotFoundError):
-        control.send(tmp_path / "nowhere", Replay([1]))
+    for path in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(OSError, match="nobody listens there"):
+            control.send(path, Replay([1]))
 
 
 def test_a_service_that_does_not_answer_is_said(tmp_path, monkeypatch):
     """It hangs, or died with the order in hand: one line, and no traceback."""
     monkeypatch.setattr(control, "_TIMEOUT_S", 0.2)
-    (listening,) = control.listen(tmp_path)
+    (listening,) = control.listen(tmp_path, 0)
     with listening, pytest.raises((Refused, OSError)):
         control.send(tmp_path, Replay([1]))
 
@@ -244,7 +244,7 @@ def test_a_service_that_does_not_answer_is_said(tmp_path, monkeypatch):
 def test_a_client_that_leaves_before_its_answer_is_no_harm(hooks, running):
     order = json.dumps({"type": "Replay", "positions": [1]}).encode()
     for _ in range(20):
-        with control._short(hooks.spool) as short:
+        with control._short(hooks.spool, name_of(0)) as short:
             connection = control._UnixConnection(short)
             connection.connect()
         connection.request("POST", "/order", order)

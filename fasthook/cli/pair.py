@@ -30,6 +30,8 @@ from fasthook.spool.secrets import Kept
 from fasthook.values import Duration
 
 _LOOK_S: Final = 0.3
+#: The state of a pairing is that of the worker which is furthest.
+_FURTHEST: Final = ("taken", "storing", "waiting", "over", "none")
 #: In the place of a secret's name.
 _ALL: Final = "all"
 
@@ -148,7 +150,8 @@ def _wait(path: Path, name: str, for_s: Duration) -> State:
 def _ask(path: Path, order: Pair | PairingState) -> State:
     """How far the service is with it. Raises `ConfigError`."""
     try:
-        return msgspec.json.decode(control.send(path, order), type=State)
+        states = [msgspec.json.decode(a, type=State) for a in control.ask(path, order)]
+        return min(states, key=lambda state: _FURTHEST.index(state.state))  # of all workers
     except control.Refused as error:
         raise ConfigError(str(error)) from None
     except OSError:
@@ -189,7 +192,7 @@ def _ns_of(kept: Kept) -> int:
 def _forget(path: Path, name: str, kept: str) -> None:
     wanted = "" if kept == _ALL else kept
     try:
-        count: int = msgspec.json.decode(control.send(path, Unpair(name, wanted)), type=int)
+        count = sum(map(msgspec.json.decode, control.ask(path, Unpair(name, wanted))))
     except control.Refused as error:
         raise ConfigError(str(error)) from None
     except OSError:

@@ -42,9 +42,13 @@ class Claims:
         for statement in ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = OFF", _SCHEMA):
             self._connection.execute(statement)
 
-    def reset(self) -> None:
-        """Let go of all: what this worker's journal holds, the index has."""
-        self._ask("DELETE FROM claims WHERE worker = ?", (self._worker,))
+    def reset(self, worker: int) -> None:
+        """Let go of all that a worker has claimed: what its journal holds, the index has."""
+        self._ask("DELETE FROM claims WHERE worker = ?", (worker,))
+
+    def workers(self) -> set[int]:
+        """Who has claimed something."""
+        return {worker for (worker,) in self._ask("SELECT DISTINCT worker FROM claims", ())}
 
     def claim(self, keys: Sequence[bytes]) -> Answer:
         """Claim those keys which nobody else has."""

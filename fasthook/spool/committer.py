@@ -1,8 +1,11 @@
-"""The committing thread: batches go to the journal, one `fdatasync` each."""
+"""The committing thread: batches go to the own journal, one `fdatasync` each.
+
+What became of an event that another worker left behind goes to the journal which has the event.
+"""
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from queue import SimpleQueue
 from typing import Any, Final, NamedTuple
 
@@ -15,13 +18,15 @@ from fasthook.model import Delivery
 from fasthook.spool.changes import Cursor, state_of
 from fasthook.spool.claims import Claims
 from fasthook.spool.index import Index, mark_damaged
-from fasthook.spool.journal import Journal
+from fasthook.spool.journal import worker_of
+from fasthook.spool.journals import Journals
 from fasthook.spool.lag import Lag
 from fasthook.spool.records import (
     ACCEPTED,
     Accepted,
     Done,
     Later,
+    Settled,
     accepted_content,
     accepted_of,
     later_record,
@@ -82,24 +87,23 @@ class Committer:
 
     def __init__(
         self,
-        journal: Journal,
+        journals: Journals,
         lookup: Index,
         lag: Lag,
         max_bytes: int,
         on_committed: Callable[[Committed, Batch], None],
-        claims: Claims | None = None,
     ) -> None:
-        """`on_committed` gets the batch back: where there is a reason, nothing of it is written.
-
-        `claims`: where other workers may get the same events.
-        """
-        self._claims = claims
-        self._journal = journal
+        """`on_committed` gets the batch back: where there is a reason, nothing of it is written."""
+        #: While other workers may get the same events: see `share`.
+        self._claims: Claims | None = None
+        self._journals = journals
+        self._journal = journals.own
+        self._unwritten: list[Later] = []  # of other journals than the own one
         self._lookup = lookup
         self._lag = lag
         self._max_bytes = max_bytes
         self._on_committed = on_committed
-        self._batches: SimpleQueue[Batch | None] = SimpleQueue()
+        self._batches: SimpleQueue[Batch | Callable[[], None] | None] = SimpleQueue()
         self._rests_until = 0.0
         self._last_error = ""
         self._writer = threading.Thread(target=self._run, name="fasthook-journal", daemon=True)
@@ -112,6 +116,23 @@ class Committer:
         """Have a batch written."""
         self._batches.put(batch)
 
+    def call(self, call: Callable[[], None]) -> None:
+        """Have something done in the thread, between two batches."""
+        self._batches.put(call)
+
+    def share(self, claims: Claims | None) -> None:
+        """Claim what is written from now on, and what the index lacks: others may get the same.
+
+        None: there are no others, and the index has all that they wrote. In the thread: see `call`.
+        """
+        if claims is not None and self._claims is None:
+            claims.reset(self._journal.worker)
+            with self._lag.news:
+                keys = list(self._lag.keys)
+            claims.claim(keys)
+            claims.confirm(keys)
+        self._claims = claims
+
     def finish(self) -> None:
         """End once everything submitted is written; waits."""
         self._batches.put(None)
@@ -119,6 +140,9 @@ class Committer:
 
     def _run(self) -> None:
         while (batch := self._batches.get()) is not None:
+            if not isinstance(batch, Batch):
+                self._do(batch)
+                continue
             began = time.monotonic()
             try:
                 fresh, duplicates, deferred = self._commit(batch)
@@ -128,6 +152,14 @@ class Committer:
                 reason = self._reason(error)
                 result = Committed([], [], [], batch.entries, reason, time.monotonic() - began)
                 self._on_committed(result, batch)
+        if self._unwritten:
+            self._do(self._write_elsewhere)
+
+    def _do(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except Exception as error:  # whoever waits for it gives up
+            log.exception("internal error", error, thread="journal")
 
     def _reason(self, error: Exception) -> SpoolUnavailable:
         if isinstance(error, SpoolUnavailable):
@@ -154,7 +186,7 @@ class Committer:
             (ACCEPTED, accepted_content(stored, entry.delivery))
             for stored, entry in zip(accepted, fresh, strict=True)
         ]
-        outcomes = batch.outcomes(time.time_ns())
+        outcomes = self._own_of(batch.outcomes(time.time_ns()))
         records += map(later_record, outcomes)
         try:
             positions = self._journal.write(records) if records else []
@@ -163,12 +195,46 @@ class Committer:
                 self._claims.release(list(first))
             raise
         self._note(fresh, accepted, positions, outcomes, batch.put_back)
+        if self._unwritten:
+            self._write_elsewhere()
         if self._claims is not None:
             self._confirm(self._claims, list(first))
         return fresh, duplicates, deferred
 
+    def _own_of(self, outcomes: list[Later]) -> list[Later]:
+        """Those of the own journal; the others are left in `_unwritten`."""
+        if len(self._journals.held) == 1:
+            return outcomes
+        by_worker = divided(outcomes)
+        own = by_worker.pop(self._journal.worker, [])
+        for others in by_worker.values():
+            self._unwritten += others
+        return own
+
+    def _write_elsewhere(self) -> None:
+        """What can't be written is kept for the next batch: if it is lost, the handler runs again.
+
+        It must not keep the own journal from being written.
+        """
+        unwritten, self._unwritten = self._unwritten, []
+        for worker, outcomes in divided(unwritten).items():
+            journal = self._journals.held.get(worker)
+            if journal is None:
+                log.error("outcomes not written", reason=f"journal {worker} is not held")
+                continue
+            try:
+                journal.write([later_record(later) for later in outcomes])
+            except OSError as error:
+                log.warning("outcomes not written", error=str(error))
+                self._unwritten += outcomes
+                continue
+            with self._lag.news:
+                for later in outcomes:
+                    self._lag.changes.add(later)
+                self._lag.cursors[worker] = Cursor(*journal.end)
+
     def _check_room(self) -> None:
-        held = self._journal.size_bytes
+        held = self._journals.size_bytes
         if held > self._max_bytes:
             raise SpoolUnavailable(
                 f"the spool has {held} bytes, limit {self._max_bytes}", RETRY_AFTER_S
@@ -230,6 +296,22 @@ class Committer:
                 changes.add(later)
             changes.put_back += put_back
             if positions:  # else the journal's end may still be that of a segment of an earlier run
-                lag.cursor = Cursor(*self._journal.end)
+                lag.cursors[self._journal.worker] = Cursor(*self._journal.end)
             if len(changes) >= _INDEX_CHANGES:
                 lag.news.notify()
+
+
+def divided(outcomes: Iterable[Later]) -> dict[int, list[Later]]:
+    """By worker of the positions; those of several are taken apart."""
+    found: dict[int, list[Later]] = {}
+    for later in outcomes:
+        if isinstance(later, Settled):
+            found.setdefault(worker_of(later.position), []).append(later)
+            continue
+        positions: dict[int, list[int]] = {}
+        for position in later.positions:
+            positions.setdefault(worker_of(position), []).append(position)
+        for worker, some in positions.items():
+            part = msgspec.structs.replace(later, positions=some)
+            found.setdefault(worker, []).append(part)
+    return found

@@ -7,7 +7,7 @@ wait for the disk: they are called in the spool's thread, or by commands.
 
 import os
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,11 +16,12 @@ import apsw
 from fasthook.errors import FasthookError
 from fasthook.logs import log
 from fasthook.spool.changes import EVERY_OTHER, NEVER_NS, Changes, Cursor, Held, Part, Row, State
-from fasthook.spool.journal import WORKER_OF_POSITION, position_of
+from fasthook.spool.journal import MAX_SEGMENT, WORKER_OF_POSITION, position_of
 from fasthook.spool.records import Replayed, Settled
 from fasthook.spool.transaction import transaction
 
-VERSION: Final = 1
+INDEX_NAME: Final = "index.db"
+VERSION: Final = 2
 #: The WAL-reset bug (sqlite.org/wal.html#walresetbug) is gone from here on.
 _MIN_SQLITE: Final = 3_051_003
 _BUSY_MS: Final = 5000
@@ -32,6 +33,10 @@ class WrongIndex(FasthookError):
     """A database that this version can't use."""
 
 
+#: Of the partial index; as it says it, or SQLite does not see that it may use it.
+_IS_NOT_OVER: Final = (
+    f"state IN ({State.RUNNING:d}, {State.DEAD:d}, {State.DAMAGED:d}, {State.FORGOTTEN:d})"
+)
 _SCHEMA: Final = f"""
 CREATE TABLE deliveries (
     position INTEGER PRIMARY KEY, key BLOB NOT NULL, endpoint TEXT NOT NULL,
@@ -41,7 +46,7 @@ CREATE UNIQUE INDEX deliveries_key ON deliveries (key);
 CREATE INDEX deliveries_due ON deliveries ({WORKER_OF_POSITION}, due_ns, position)
     WHERE state = {State.PENDING:d};
 CREATE INDEX deliveries_state ON deliveries (state, position)
-    WHERE state IN ({State.RUNNING:d}, {State.DEAD:d}, {State.DAMAGED:d}, {State.FORGOTTEN:d});
+    WHERE {_IS_NOT_OVER};
 CREATE TABLE parts (
     position INTEGER NOT NULL, handler TEXT NOT NULL, attempt INTEGER NOT NULL,
     state INTEGER NOT NULL, due_ns INTEGER NOT NULL, order_key TEXT NOT NULL,
@@ -98,8 +103,8 @@ class Index:
         rows = self._ask("SELECT segment, offset FROM cursors WHERE worker = ?", (worker,))
         return Cursor(*rows[0]) if rows else Cursor(0, 0)
 
-    def apply(self, worker: int, cursor: Cursor, changes: Changes) -> None:
-        """Take in what a journal holds up to `cursor`, all or nothing.
+    def apply(self, cursors: Mapping[int, Cursor], changes: Changes) -> None:
+        """Take in what journals hold up to their `cursors`, by worker; all or nothing.
 
         A row whose key is known already is left out: it is the same event.
         """
@@ -115,7 +120,8 @@ class Index:
                     self._forget(later.positions)
             for position, not_before_ns in changes.put_back:
                 self._put_back(position, not_before_ns)
-            self._ask("INSERT OR REPLACE INTO cursors VALUES (?, ?, ?)", (worker, *cursor))
+            for worker, cursor in cursors.items():
+                self._ask("INSERT OR REPLACE INTO cursors VALUES (?, ?, ?)", (worker, *cursor))
 
     def _insert(self, rows: Sequence[Row]) -> None:
         for begin in range(0, len(rows), _ROWS):
@@ -244,20 +250,27 @@ class Index:
             for handler, order_key in self._ask(_LEADERLESS):
                 self._free(handler, order_key)
 
-    def take_due(self, worker: int, limit: int, now_ns: int) -> list[int]:
-        """Positions of a worker's deliveries that are to be run, oldest first; they are RUNNING
-        from now on.
+    def take_due(
+        self, workers: Iterable[int], limit: int, now_ns: int, without: Sequence[str] = ()
+    ) -> list[int]:
+        """Positions of these workers' deliveries that are to be run, oldest first; they are
+        RUNNING from now on.
 
-        Those which wait for a retry are left until it is due.
+        Those which wait for a retry are left until it is due, and those of the endpoints `without`.
         """
+        statement = (
+            "SELECT due_ns, position FROM deliveries INDEXED BY deliveries_due "
+            f"WHERE state = {State.PENDING:d} AND {WORKER_OF_POSITION} = ? AND due_ns <= ? "
+            f"{'AND endpoint NOT IN carray(?) ' if without else ''}"
+            "ORDER BY due_ns, position LIMIT ?"
+        )
+        endpoints = (apsw.carray(tuple(without)),) if without else ()
+        due: list[tuple[int, int]] = []
         with transaction(self._connection):
-            rows = self._ask(
-                "SELECT position FROM deliveries INDEXED BY deliveries_due "
-                f"WHERE state = {State.PENDING:d} AND {WORKER_OF_POSITION} = ? AND due_ns <= ? "
-                "ORDER BY due_ns, position LIMIT ?",
-                (worker, now_ns, limit),
-            )
-            positions = [position for (position,) in rows]
+            for worker in workers:
+                due += self._ask(statement, (worker, now_ns, *endpoints, limit))
+            due.sort()
+            positions = [position for _, position in due[:limit]]
             self._set_state(positions, State.RUNNING, (State.PENDING,))
         return positions
 
@@ -317,6 +330,25 @@ class Index:
         )
         return bool(self._ask(found, (begin, end, _integers(states))))
 
+    def is_open(self, worker: int) -> bool:
+        """Whether there is something to run in a worker's journal, now or later."""
+        pending = (
+            "SELECT 1 FROM deliveries INDEXED BY deliveries_due "
+            f"WHERE state = {State.PENDING:d} AND {WORKER_OF_POSITION} = ? LIMIT 1"
+        )
+        running = (
+            "SELECT 1 FROM deliveries INDEXED BY deliveries_state "
+            f"WHERE {_IS_NOT_OVER} AND state = {State.RUNNING:d} "
+            "AND position >= ? AND position < ? LIMIT 1"
+        )
+        place = position_of(worker, 0, 0), position_of(worker + 1, 0, 0)
+        return bool(self._ask(pending, (worker,)) or self._ask(running, place))
+
+    def forget_worker(self, worker: int) -> None:
+        """There is no such journal any more, so nothing of it can be run again."""
+        self.forget_before(NEVER_NS, worker, MAX_SEGMENT)
+        self._ask("DELETE FROM cursors WHERE worker = ?", (worker,))
+
     def sync(self) -> bool:
         """Make all that was taken in so far outlast a power failure; False if readers forbid it."""
         ((is_busy, _, _),) = self._ask("PRAGMA wal_checkpoint(FULL)")
@@ -345,12 +377,7 @@ class Index:
     def counts(self) -> dict[State, int]:
         """How many deliveries are in each state that calls for something."""
         pending = f"SELECT count(*) FROM deliveries WHERE state = {State.PENDING:d}"
-        # As the partial index says it, or SQLite does not see that it may use it.
-        others = (
-            "SELECT state, count(*) FROM deliveries WHERE state IN "
-            f"({State.RUNNING:d}, {State.DEAD:d}, {State.DAMAGED:d}, {State.FORGOTTEN:d}) "
-            "GROUP BY state"
-        )
+        others = f"SELECT state, count(*) FROM deliveries WHERE {_IS_NOT_OVER} GROUP BY state"
         found = {State(state): count for state, count in self._ask(others)}
         return {State.PENDING: self._ask(pending)[0][0], State.DEAD: 0, State.DAMAGED: 0} | found
 

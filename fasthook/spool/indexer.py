@@ -3,24 +3,25 @@
 import errno
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
+from queue import SimpleQueue
 from typing import Final, Literal, NamedTuple
 
 import apsw
 
 from fasthook.logs import log
 from fasthook.model import Delivery
-from fasthook.spool.changes import Changes, Cursor, Part, State
+from fasthook.spool.changes import Changes, Cursor, Held, Part, State
 from fasthook.spool.claims import Claims
 from fasthook.spool.erasing import erase
+from fasthook.spool.heir import LOOK_S, Heir
 from fasthook.spool.index import Index, mark_damaged
-from fasthook.spool.journal import Journal
+from fasthook.spool.journals import Journals
 from fasthook.spool.lag import Lag
-from fasthook.spool.pruning import FULL, prune
+from fasthook.spool.pruning import FULL
 from fasthook.spool.records import ACCEPTED, Forgotten, read_delivery
 from fasthook.spool.rejects import Rejects
 
-INDEX_NAME: Final = "index.db"
 #: The index is brought up to date this often, unless there is much to do.
 _INDEX_S: Final = 0.25
 #: After the index could not be written.
@@ -52,23 +53,29 @@ class Indexer:
     def __init__(
         self,
         index: Index,
-        journal: Journal,
+        journals: Journals,
         lag: Lag,
         rejects: Rejects,
+        heir: Heir,
         settings: Settings,
         on_read_back: Callable[[ReadBack], None],
-        claims: Claims | None = None,
     ) -> None:
-        """`on_read_back` is called in the thread. `claims`: see `Committer`."""
-        self._claims = claims
+        """`on_read_back` is called in the thread."""
+        #: Where other workers may get the same events: see `Committer`.
+        self.claims: Claims | None = None
+        self._heir = heir
+        self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._on_alone: Callable[[list[Held]], None] | None = None
+        self._looked_at = 0.0
         self._index = index
-        self._journal = journal
+        self._journals = journals
         self._lag = lag
         self._rejects = rejects
         self._retention_s = settings.retention_s
         self._max_bytes = settings.max_bytes
         self._on_read_back = on_read_back
         self._wanted = self._wanted_bytes = 0
+        self._without: Sequence[str] = ()
         self._gone: list[tuple[int, list[Part]]] = []
         self._stranded: list[int] = []  # taken, but something failed before they were brought
         self._is_closing = False
@@ -81,11 +88,36 @@ class Indexer:
         """Start the thread."""
         self._follower.start()
 
-    def read_back(self, count: int, max_bytes: int) -> None:
-        """Have up to `count` deliveries brought that are due, and not many more bytes."""
+    def read_back(self, count: int, max_bytes: int, without: Sequence[str]) -> None:
+        """Have up to `count` deliveries brought that are due, and not many more bytes.
+
+        But none of the endpoints `without`.
+        """
         with self._lag.news:
-            self._wanted, self._wanted_bytes = count, max_bytes
+            self._wanted, self._wanted_bytes, self._without = count, max_bytes, without
             self._lag.news.notify()
+
+    def take(self, numbers: Collection[int], then: Callable[[set[int]], None]) -> None:
+        """Take over these journals, if nobody has them.
+
+        `then` is called in the thread, with those that there are not.
+        """
+
+        def call() -> None:
+            missing: set[int] = set()
+            try:
+                missing = self._heir.take(numbers, self.claims)
+            finally:
+                then(missing)
+
+        self._calls.put(call)
+
+    def be_alone(self, on_alone: Callable[[list[Held]], None]) -> None:
+        """No other worker runs any more. `on_alone` is called in the thread, once all that they
+        left is taken over: with the keys of ordered events that wait.
+        """
+        self._on_alone = on_alone
+        self._looked_at = 0.0
 
     def prune_soon(self, retention_s: float) -> None:
         """Have dropped what is older than that, once."""
@@ -103,18 +135,20 @@ class Indexer:
             with self._lag.news:
                 if not self._is_closing and not self._wanted:
                     self._lag.news.wait(_INDEX_S)
-                changes, cursor = self._lag.take()
+                changes, cursors = self._lag.take()
                 wanted, self._wanted = self._wanted, 0
                 is_closing = self._is_closing
             try:
-                self._follow(changes, cursor)
-                changes = Changes()  # taken: not to be given back
-                if wanted and not is_closing:
-                    self._bring(wanted)
+                self._follow(changes, cursors)
+                changes, cursors = Changes(), {}  # taken: not to be given back
+                if not is_closing:
+                    self._inherit()
+                    if wanted:
+                        self._bring(wanted)
                 self._tidy()
             except Exception as error:  # whatever it is: it lags, and the journal has everything
                 self._report(error)
-                self._lag.give_back(changes)
+                self._lag.give_back(changes, cursors)
                 with self._lag.news:
                     self._wanted = self._wanted or wanted
                 if is_closing:
@@ -131,25 +165,40 @@ class Indexer:
         elif not isinstance(error, OSError | apsw.Error):
             log.exception("internal error", error, thread="index")
 
-    def _follow(self, changes: Changes, cursor: Cursor) -> None:
+    def _follow(self, changes: Changes, cursors: dict[int, Cursor]) -> None:
         if not changes:
             return
         for later in changes.later:
             if isinstance(later, Forgotten):
                 # Before the index says so: what it has passed is not looked at again.
                 self._gone += self._index.parts_of(later.positions).items()
-                erase(self._journal, later.positions)
-        self._index.apply(self._journal.worker, cursor, changes)
+                for journal in list(self._journals.held.values()):
+                    erase(journal, later.positions)
+        self._index.apply(cursors, changes)
         if any(isinstance(later, Forgotten) for later in changes.later):
             self._index.purge()
-        if self._claims is not None:
-            self._claims.release([row[1] for row in changes.rows.values()])
+        if self.claims is not None:
+            self.claims.release([row[1] for row in changes.rows.values()])
         self._lag.taken(changes)
+
+    def _inherit(self) -> None:
+        """See what other workers left behind."""
+        while not self._calls.empty():
+            self._calls.get()()
+        if time.monotonic() - self._looked_at < LOOK_S:
+            return
+        on_alone = self._on_alone
+        self._heir.look(self.claims)
+        self._looked_at = time.monotonic()
+        self._journals.measure()
+        if on_alone is not None and not self._heir.is_anybody_there():
+            self._on_alone = None
+            on_alone(self._index.held_keys())
 
     def _bring(self, wanted: int) -> None:
         self._index.leave_pending(self._stranded)
         positions = self._stranded = self._index.take_due(
-            self._journal.worker, wanted, time.time_ns()
+            list(self._journals.held), wanted, time.time_ns(), self._without
         )
         parts = self._index.parts_of(positions)
         found = []
@@ -174,7 +223,7 @@ class Indexer:
 
     def _delivery_at(self, position: int) -> Delivery | None:
         try:
-            record = self._journal.read(position)
+            record = self._journals.read(position)
         except OSError as error:
             if error.errno != errno.EIO:
                 raise
@@ -194,10 +243,10 @@ class Indexer:
         if now - self._counted_at > _COUNT_S:
             self._counted_at = now
             self.counts = self._index.counts()
-        is_full = self._journal.size_bytes > self._max_bytes * FULL
+        is_full = self._journals.size_bytes > self._max_bytes * FULL
         if now - self._pruned_at > (_PRUNE_FULL_S if is_full else _PRUNE_S):
             self._pruned_at = now
-            prune(self._index, self._journal, self._retention_s, self._max_bytes)
+            self._heir.prune(self._retention_s, self._max_bytes)
         if self._prune_next_s >= 0:
             retention_s, self._prune_next_s = self._prune_next_s, -1.0
-            prune(self._index, self._journal, retention_s, self._max_bytes)
+            self._heir.prune(retention_s, self._max_bytes)

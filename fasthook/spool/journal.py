@@ -26,9 +26,13 @@ from fasthook.spool.records import (
 )
 
 SEGMENT_BYTES: Final = 64 * 1024 * 1024
-#: A position is one number that names a record for ever: worker, segment and offset.
+#: A position is one number that names a record for ever: worker, segment and offset. Of the last
+#: two there is enough for 256 TiB of a journal.
 _OFFSET_BITS: Final = 28
-_SEGMENT_BITS: Final = 28
+_SEGMENT_BITS: Final = 22
+_WORKER_BITS: Final = 63 - _SEGMENT_BITS - _OFFSET_BITS  # what SQLite has left
+MAX_WORKER: Final = (1 << _WORKER_BITS) - 2  # its positions end below 2^63, too
+MAX_SEGMENT: Final = (1 << _SEGMENT_BITS) - 1
 #: The worker of a position, in SQL.
 WORKER_OF_POSITION: Final = f"(position >> {_OFFSET_BITS + _SEGMENT_BITS})"
 #: Of the file that is left of a segment which went before its time.
@@ -39,6 +43,11 @@ _MAX_PIECES: Final = 1000  # of one writev; the kernel takes 1024
 def position_of(worker: int, segment: int, offset: int) -> int:
     """Worker, segment and offset as one number, below 2^63."""
     return (worker << _SEGMENT_BITS | segment) << _OFFSET_BITS | offset
+
+
+def worker_of(position: int) -> int:
+    """The worker of a position."""
+    return position >> _OFFSET_BITS + _SEGMENT_BITS
 
 
 def place_of(position: int) -> tuple[int, int, int]:
@@ -216,6 +225,16 @@ class Journal:
         finally:
             os.close(fd)
         self._sizes[number] = offset
+
+    def sync(self, number: int) -> None:
+        """Have a segment on disk that somebody else has written, or with the kernel: as settled."""
+        if self._syncs:
+            fd = os.open(self.path_of(number), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            sync_folder(self.folder)
 
     def remove(self, number: int) -> None:
         """Delete a segment that is not written any more."""

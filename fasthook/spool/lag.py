@@ -14,10 +14,11 @@ MAX_CHANGES = 200_000
 class Lag:
     """Guarded by `news`, which also wakes the indexing thread."""
 
-    def __init__(self, cursor: Cursor) -> None:
+    def __init__(self) -> None:
         self.news = threading.Condition()
         self.changes = Changes()
-        self.cursor = cursor
+        #: By worker, of each journal that was written.
+        self.cursors: dict[int, Cursor] = {}
         self.keys: set[bytes] = set()
 
     @property
@@ -25,16 +26,18 @@ class Lag:
         """Whether the index must catch up before anything else is accepted."""
         return len(self.keys) > MAX_CHANGES or len(self.changes) > MAX_CHANGES
 
-    def take(self) -> tuple[Changes, Cursor]:
+    def take(self) -> tuple[Changes, dict[int, Cursor]]:
         """All changes, and up to where they reach; call with `news` held."""
         changes, self.changes = self.changes, Changes()
-        return changes, self.cursor
+        cursors, self.cursors = self.cursors, {}
+        return changes, cursors
 
-    def give_back(self, changes: Changes) -> None:
+    def give_back(self, changes: Changes, cursors: dict[int, Cursor]) -> None:
         """The index could not take these."""
         with self.news:
             changes.extend(self.changes)
             self.changes = changes
+            self.cursors = cursors | self.cursors
 
     def taken(self, changes: Changes) -> None:
         """The index has these."""

@@ -15,16 +15,14 @@ class InUse(ConfigError):
         self.pid = pid
 
 
-def lock(path: Path, *, is_shared: bool = False) -> int:
+def lock(path: Path) -> int:
     """The descriptor that holds the directory for us, until it is closed or we die.
-
-    `is_shared`: with others that say so, too: the workers of one service.
 
     Raises `InUse` where somebody else has it, and `OSError`.
     """
     fd = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(fd, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         owner = os.pread(fd, 32, 0).strip()
         os.close(fd)

@@ -1,23 +1,24 @@
 """The spool while no service runs: commands take its lock and do by themselves what they want."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from fasthook.spool.changes import Changes, Cursor
+from fasthook.spool.committer import divided
 from fasthook.spool.erasing import erase
-from fasthook.spool.index import discard
-from fasthook.spool.indexer import INDEX_NAME, Settings
+from fasthook.spool.heir import Heir
+from fasthook.spool.index import INDEX_NAME, discard
+from fasthook.spool.indexer import Settings
 from fasthook.spool.journal import Journal
+from fasthook.spool.journals import Journals
 from fasthook.spool.lock import lock
-from fasthook.spool.pruning import prune
-from fasthook.spool.records import Forgotten, Replayed, later_record
+from fasthook.spool.records import Forgotten, Later, Replayed, later_record
 from fasthook.spool.recovery import OnRead, ignore, opened
-
-_WORKER = 0
 
 
 class Offline:
-    """Journal and index, held as a service would hold them."""
+    """Journals and index, held as a service would hold them."""
 
     def __init__(self, path: Path, on_read: OnRead = ignore, *, is_rebuilt: bool = False) -> None:
         """`is_rebuilt`: the index is made again, and `on_read` told of each segment.
@@ -28,9 +29,11 @@ class Offline:
         try:
             if is_rebuilt:
                 discard(path / INDEX_NAME)
-            self._journal = Journal(path / "journal" / str(_WORKER), _WORKER)
-            running = path / "running" / str(_WORKER)
-            self._index = opened(path / INDEX_NAME, self._journal, running, on_read).view
+            self._journals = Journals(path)
+            self._journals.take_all()
+            self._journals.begin(is_last=True)
+            self._index = opened(path, self._journals, on_read).view
+            self._heir = Heir(path, self._journals, self._index, lambda number: None)
         except BaseException:
             os.close(self._lock)
             raise
@@ -40,23 +43,32 @@ class Offline:
 
     def __exit__(self, *_: object) -> None:
         self._index.close()
-        self._journal.close()
+        self._journals.close()
         os.close(self._lock)
 
     def order(self, order: Replayed | Forgotten) -> None:
         """Store what an operator wants, and do it."""
-        self._journal.write([later_record(order)])
-        changes = Changes()
-        changes.add(order)
-        if isinstance(order, Forgotten):
-            erase(self._journal, order.positions)
-        self._index.apply(_WORKER, Cursor(*self._journal.end), changes)
+        for worker, parts in divided([order]).items():
+            journal = self._journals.held.get(worker)
+            if journal is not None:  # else nothing of it is there any more
+                self._carry_out(journal, parts)
         if isinstance(order, Forgotten):
             self._index.purge()
 
+    def _carry_out(self, journal: Journal, parts: Sequence[Later]) -> None:
+        journal.write([later_record(part) for part in parts])
+        changes = Changes()
+        for part in parts:
+            changes.add(part)
+            if isinstance(part, Forgotten):
+                erase(journal, part.positions)
+        self._index.apply({journal.worker: Cursor(*journal.end)}, changes)
+
     def prune(self, settings: Settings) -> int:
         """Drop what is older than it has to be kept; how many bytes that freed."""
-        return prune(self._index, self._journal, settings.retention_s, settings.max_bytes)
+        before = self._journals.size_bytes
+        self._heir.prune(settings.retention_s, settings.max_bytes)
+        return before - self._journals.size_bytes
 
     def counts(self) -> dict[str, int]:
         """How many deliveries are in each state that calls for something."""

@@ -28,24 +28,33 @@ _OPEN: Final = (State.PENDING, State.RUNNING)
 _NEEDED: Final = (*_OPEN, State.DEAD)
 
 
-def prune(index: Index, journal: Journal, retention_s: float, max_bytes: int) -> int:
-    """Drop what is older than that, and compact where there is no room; how many bytes it freed.
+def prune(
+    index: Index,
+    journal: Journal,
+    retention_s: float,
+    limit_bytes: int,
+    *,
+    is_left: bool = False,
+) -> int:
+    """Drop what is older than that, and compact what is more than `limit_bytes`; how many it freed.
 
-    The newest segment stays, and whatever the index has not taken yet, for it may be open.
-    Raises `OSError`, `apsw.Error`.
+    The newest segment stays, unless nobody will go on with it (`is_left`); and whatever the index
+    has not taken yet, for it may be open. Raises `OSError`, `apsw.Error`.
     """
     before = journal.size_bytes
     oldest_ns = time.time_ns() - int(retention_s * 1e9)
     indexed = index.cursor(journal.worker).segment
-    numbers = [number for number in journal.segments()[:-1] if number < indexed]
+    numbers = journal.segments()
+    if not is_left:
+        numbers = [number for number in numbers[:-1] if number < indexed]
     old = _old(index, journal, numbers, oldest_ns)
-    if old or before > max_bytes * FULL:
+    if old or before > limit_bytes:
         # A power failure may take the index back to before what is done here; not from now on.
         if not index.sync():
             return 0  # somebody reads for long: next time
         for number in old:
             journal.remove(number)
-        _make_room(index, journal, numbers[len(old) :], max_bytes)
+        _make_room(index, journal, numbers[len(old) :], limit_bytes)
     index.forget_before(oldest_ns, journal.worker, min(journal.segments(), default=indexed))
     return before - journal.size_bytes
 
@@ -61,9 +70,9 @@ def _old(index: Index, journal: Journal, numbers: list[int], oldest_ns: int) -> 
     return old
 
 
-def _make_room(index: Index, journal: Journal, numbers: list[int], max_bytes: int) -> None:
+def _make_room(index: Index, journal: Journal, numbers: list[int], limit_bytes: int) -> None:
     for number in numbers:
-        if journal.size_bytes <= max_bytes * FULL:
+        if journal.size_bytes <= limit_bytes:
             return
         if not journal.is_compact(number) and not _has(index, journal, number, _NEEDED):
             compact(journal, number)

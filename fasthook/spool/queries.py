@@ -20,8 +20,7 @@ import msgspec
 
 from fasthook.errors import ConfigError
 from fasthook.spool.changes import NEVER_NS, Cursor, Part, State
-from fasthook.spool.index import VERSION
-from fasthook.spool.indexer import INDEX_NAME
+from fasthook.spool.index import INDEX_NAME, VERSION
 from fasthook.spool.journal import (
     WORKER_OF_POSITION,
     place_of,
@@ -40,7 +39,7 @@ _PAGE_ROWS: Final = 1000
 _QUICK: Final = (State.RUNNING, State.DEAD, State.DAMAGED, State.FORGOTTEN)
 _IS_QUICK: Final = f"state IN ({', '.join(f'{state:d}' for state in _QUICK)})"
 _COLUMNS: Final = "position, endpoint, event_id, event_type, received_at_ns, state, due_ns"
-_NAME: Final = re.compile(r"([0-9]{1,3})\.([0-9]{1,9})\.([0-9]{1,9})", re.ASCII)
+_NAME: Final = re.compile(r"([0-9]{1,4})\.([0-9]{1,7})\.([0-9]{1,9})", re.ASCII)
 _MAX_POSITION: Final = 2**63 - 1
 
 #: The states of deliveries, by the names that people use.

@@ -19,7 +19,7 @@ from isal.isal_zlib import crc32
 from fasthook.errors import FasthookError
 from fasthook.model import Delivery, field_values, joined
 
-VERSION: Final = 1
+VERSION: Final = 2
 _NAME: Final = b"fasthook"
 _SEGMENT: Final = struct.Struct("<8sII")
 _RECORD: Final = struct.Struct("<4sBII")

@@ -13,8 +13,9 @@ import apsw
 from fasthook.logs import log
 from fasthook.spool.changes import Changes, Cursor, Held, State, state_of
 from fasthook.spool.erasing import erase
-from fasthook.spool.index import Index, damage_mark, discard
+from fasthook.spool.index import INDEX_NAME, Index, damage_mark, discard
 from fasthook.spool.journal import Journal, position_of
+from fasthook.spool.journals import Journals
 from fasthook.spool.records import (
     ACCEPTED,
     BLANK,
@@ -30,7 +31,7 @@ from fasthook.spool.records import (
     read_kept,
     read_later,
 )
-from fasthook.spool.running import Interrupted, clear, interrupted
+from fasthook.spool.running import Interrupted, clear, folder_of, interrupted
 
 #: An event in whose attempts the worker died this often is given up.
 _MAX_CRASHES: Final = 3
@@ -48,60 +49,75 @@ def ignore(read_bytes: int) -> None:
 
 
 class Opened(NamedTuple):
-    """An index that is up to its journal."""
+    """An index that is up to its journals."""
 
     view: Index
-    cursor: Cursor
     counts: dict[State, int]  # deliveries by state
     held: list[Held]
 
 
-def opened(path: Path, journal: Journal, running: Path, on_read: OnRead = ignore) -> Opened:
-    """The index at `path`, brought up to the journal. One that is damaged is made again.
+def opened(
+    path: Path, journals: Journals, on_read: OnRead = ignore, *, is_whole: bool = True
+) -> Opened:
+    """The index of the spool at `path`, brought up to the journals that are held.
 
-    `running`: the folder that says which attempts were under way.
+    `is_whole`: these are all; then one that is damaged is made again.
 
     Raises `OSError`, `apsw.Error`, `WrongIndex`, `WrongVersion`.
     """
-    if damage_mark(path).exists():
+    if not is_whole:
+        return _recovered(path, journals, on_read)
+    file = path / INDEX_NAME
+    if damage_mark(file).exists():
         log.warning("index made again", reason="it was found damaged")
-        discard(path)
+        discard(file)
     try:
-        if _is_ahead(path, journal):
+        if _is_ahead(file, journals):
             log.warning("index made again", reason="the journal has lost what the index knows of")
-            discard(path)
-        return _recovered(path, journal, running, on_read)
+            discard(file)
+        return _recovered(path, journals, on_read)
     except (apsw.CorruptError, apsw.NotADBError) as error:
         log.error("index damaged, so it is made again from the journal", error=str(error))
-        discard(path)
-        return _recovered(path, journal, running, on_read)
+        discard(file)
+        return _recovered(path, journals, on_read)
 
 
-def _is_ahead(path: Path, journal: Journal) -> bool:
+def _is_ahead(file: Path, journals: Journals) -> bool:
     """Whether the index knows of more than there is: where nothing is synced, power may fail."""
-    index = Index(path)
+    index = Index(file)
     try:
-        cursor = index.cursor(journal.worker)
+        return any(
+            _is_beyond(index.cursor(number), journal) for number, journal in journals.held.items()
+        )
     finally:
         index.close()
+
+
+def _is_beyond(cursor: Cursor, journal: Journal) -> bool:
     last = max(journal.segments(), default=0)
     if cursor.segment != last:
         return cursor.segment > last
     return last > 0 and cursor.offset > journal.path_of(last).stat().st_size
 
 
-def _recovered(path: Path, journal: Journal, running: Path, on_read: OnRead) -> Opened:
-    index = Index(path)
+def _recovered(path: Path, journals: Journals, on_read: OnRead) -> Opened:
+    index = Index(path / INDEX_NAME)
     try:
-        recover(journal, index, on_read)
-        index.recover(journal.worker)
-        record_crashes(journal, index, running)
+        for _, journal in sorted(journals.held.items()):
+            take_in(path, journal, index, on_read)
         # All that the start has to know: what is damaged is found now, and made again.
-        cursor, counts, held = index.cursor(journal.worker), index.counts(), index.held_keys()
+        counts, held = index.counts(), index.held_keys()
     except BaseException:
         index.close()
         raise
-    return Opened(index, cursor, counts, held)
+    return Opened(index, counts, held)
+
+
+def take_in(path: Path, journal: Journal, index: Index, on_read: OnRead = ignore) -> None:
+    """Go on with the journal of a worker that is gone. Raises `OSError`, `apsw.Error`."""
+    recover(journal, index, on_read)
+    index.recover(journal.worker)
+    record_crashes(journal, index, folder_of(path, journal.worker))
 
 
 def recover(journal: Journal, index: Index, on_read: OnRead = ignore) -> Cursor:
@@ -113,6 +129,8 @@ def recover(journal: Journal, index: Index, on_read: OnRead = ignore) -> Cursor:
             offset = cursor.offset if number == cursor.segment else 0
             follower = _Follower(journal, index, number, offset)
             cursor = follower.follow(is_last=number == numbers[-1])
+            # Whoever wrote it may have died before its sync; from now on it counts as stored.
+            journal.sync(number)
             on_read(journal.path_of(number).stat().st_size)
     return cursor
 
@@ -182,7 +200,8 @@ class _Follower:
                 self._changes.accept(position, read_accepted(record.content)[0], State.FORGOTTEN)
 
     def _apply(self) -> None:
-        self._index.apply(self._journal.worker, Cursor(self._number, self._end), self._changes)
+        cursor = Cursor(self._number, self._end)
+        self._index.apply({self._journal.worker: cursor}, self._changes)
         self._changes = Changes()
 
 
@@ -203,7 +222,7 @@ def record_crashes(journal: Journal, index: Index, folder: Path) -> None:
     except OSError as error:  # a disk that is full must not keep us from what is stored
         log.warning("crashes not stored", error=str(error))
         cursor = index.cursor(journal.worker)
-    index.apply(journal.worker, cursor, changes)
+    index.apply({journal.worker: cursor}, changes)
     clear(folder)
 
 

@@ -12,32 +12,59 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from fasthook.spool.journal import worker_of
+
 _SLOT: Final = struct.Struct("<qq")  # position + 1, and the attempt; zeros: nothing runs
 _ORDERED: Final = ".ordered"
+_FOLDER: Final = "running"
 
 
 class Marks:
-    """The slots of one handler's workers."""
+    """The slots of one handler: in a folder for each journal, since who takes that over asks."""
 
-    def __init__(self, folder: Path, handler: str, slots: int, *, is_ordered: bool) -> None:
-        """The folder is made where it is missing. Raises `OSError`."""
+    def __init__(
+        self, path: Path, worker: int, handler: str, slots: int, *, is_ordered: bool
+    ) -> None:
+        """`path`: the spool's directory; `worker`: of most positions. Raises `OSError`."""
+        self._path = path
+        self._name = handler + (_ORDERED if is_ordered else "")
+        self._bytes = slots * _SLOT.size
+        self._maps = {worker: self._mapped(worker)}
+        self._used = [self._maps[worker]] * slots
+
+    def _mapped(self, worker: int) -> mmap.mmap:
+        folder = folder_of(self._path, worker)
         for made in (folder.parent, folder):
             made.mkdir(mode=0o700, exist_ok=True)
-        path = folder / (handler + (_ORDERED if is_ordered else ""))
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        fd = os.open(folder / self._name, flags, 0o600)
         try:
-            os.ftruncate(fd, slots * _SLOT.size)
-            self._map = mmap.mmap(fd, slots * _SLOT.size)
+            os.ftruncate(fd, self._bytes)
+            return mmap.mmap(fd, self._bytes)
         finally:
             os.close(fd)
 
     def begin(self, slot: int, position: int, attempt: int) -> None:
         """An attempt begins."""
-        _SLOT.pack_into(self._map, slot * _SLOT.size, position + 1, attempt)
+        worker = worker_of(position)
+        used = self._maps.get(worker)
+        if used is None:
+            used = self._maps[worker] = self._mapped(worker)
+        self._used[slot] = used
+        _SLOT.pack_into(used, slot * _SLOT.size, position + 1, attempt)
 
     def end(self, slot: int) -> None:
         """It has ended."""
-        _SLOT.pack_into(self._map, slot * _SLOT.size, 0, 0)
+        _SLOT.pack_into(self._used[slot], slot * _SLOT.size, 0, 0)
+
+    def forget(self, worker: int) -> None:
+        """That journal is another worker's, or is no more."""
+        self._maps.pop(worker, None)
+
+
+def folder_of(path: Path, worker: int) -> Path:
+    """Where it is said, in a spool's directory, what runs of a worker's journal."""
+    return path / _FOLDER / str(worker)
 
 
 class Interrupted(NamedTuple):
@@ -57,6 +84,13 @@ def interrupted(folder: Path) -> Iterator[Interrupted]:
         for position, attempt in _SLOT.iter_unpack(data[: len(data) // _SLOT.size * _SLOT.size]):
             if position:
                 yield Interrupted(name, position - 1, attempt, path.name != name)
+
+
+def remove(folder: Path) -> None:
+    """There is no such journal any more."""
+    if folder.exists():
+        clear(folder)
+        folder.rmdir()
 
 
 def clear(folder: Path) -> None:

@@ -5,9 +5,11 @@ that begin with a dot are not read: there a file is written before it gets its n
 """
 
 import contextlib
+import fcntl
 import hmac
 import os
 import stat
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -82,21 +84,45 @@ def _check(path: Path, found: os.stat_result, owners: set[int], kind: int, mode:
         raise ConfigError(f"{path}: its permissions are {got}; {what} (chmod {mode:o} {path})")
 
 
-def keep(spool: Path, endpoint: str, value: bytes) -> tuple[str, list[Kept]]:
+class AnotherKept(ConfigError):
+    """Another worker has taken a secret meanwhile."""
+
+
+def keep(
+    spool: Path, endpoint: str, value: bytes, expected: int | None = None
+) -> tuple[str, list[Kept]]:
     """Have a secret on disk: its name, and all that are there now.
 
-    One that is there already keeps its name.
+    One that is there already keeps its name. `expected`: how many are there, else another worker
+    was faster.
 
-    Raises `OSError` and `ConfigError`; then nothing is kept.
+    Raises `AnotherKept`, `OSError` and `ConfigError`; then nothing is kept.
     """
-    kept = read(spool, endpoint)
+    make_folder(folder_of(spool, endpoint))
+    with _locked(spool):
+        kept = read(spool, endpoint)
+        if expected is not None and len(kept) != expected:
+            raise AnotherKept("another secret has been handed over meanwhile")
+        return _keep(spool, endpoint, value, kept)
+
+
+@contextlib.contextmanager
+def _locked(spool: Path) -> Iterator[None]:
+    fd = os.open(spool / FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _keep(spool: Path, endpoint: str, value: bytes, kept: list[Kept]) -> tuple[str, list[Kept]]:
     for one in kept:
         if hmac.compare_digest(one.secret.reveal(), value):
             return one.name, kept
     if len(kept) >= MAX_KEPT:
         raise ConfigError(f"{folder_of(spool, endpoint)}: has {MAX_KEPT} secrets; remove one first")
     folder = folder_of(spool, endpoint)
-    make_folder(folder)
     since = datetime.now(UTC)
     path = folder / f"{since:%Y%m%dT%H%M%S.%fZ}"
     try:

@@ -6,26 +6,27 @@ is the next batch), another one keeps the index, which may lag behind.
 
 import asyncio
 import hashlib
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
+import msgspec
 from xxhash import xxh3_128_digest
 
 from fasthook.errors import SpoolUnavailable
 from fasthook.logs import log
 from fasthook.model import Delivery
-from fasthook.spool.changes import State
+from fasthook.spool.changes import Held, State
 from fasthook.spool.claims import NAME as CLAIMS
 from fasthook.spool.claims import Claims
 from fasthook.spool.committer import RETRY_AFTER_S, Batch, Committed, Committer, Entry
-from fasthook.spool.filesystem import check_filesystem
-from fasthook.spool.index import Index
-from fasthook.spool.indexer import INDEX_NAME, Indexer, ReadBack, Settings
-from fasthook.spool.journal import SEGMENT_BYTES, Journal, make_folder
+from fasthook.spool.heir import Heir
+from fasthook.spool.index import INDEX_NAME, Index
+from fasthook.spool.indexer import Indexer, ReadBack, Settings
+from fasthook.spool.journal import SEGMENT_BYTES, make_folder, worker_of
+from fasthook.spool.journals import Journals
 from fasthook.spool.lag import Lag
-from fasthook.spool.lock import lock
 from fasthook.spool.records import Forgotten, Replayed, Settled
 from fasthook.spool.recovery import opened
 from fasthook.spool.rejects import Rejects
@@ -33,7 +34,6 @@ from fasthook.spool.running import Marks
 
 KEY_BYTES: Final = 16
 REJECTS_NAME: Final = "rejects.db"
-_RUNNING: Final = "running"
 #: Outcomes ride along with the next batch of deliveries; without one they wait this long.
 _SETTLE_S: Final = 0.05
 #: A disk that takes longer for one batch is stuck: who waits for the next one is refused.
@@ -56,8 +56,18 @@ def key_of(delivery: Delivery, *, is_id_signed: bool) -> bytes:
     return hashlib.blake2b(text, digest_size=KEY_BYTES).digest()
 
 
+class Place(NamedTuple):
+    """Of a worker among those of its service."""
+
+    is_first: bool = True  # no other one runs: it takes over all that is there
+    workers: int = 1  # how many there are to be
+
+
+ALONE: Final = Place()
+
+
 class Spool:
-    """Journal and index of one worker, with their threads."""
+    """Journals and index of one worker, with their threads."""
 
     def __init__(
         self,
@@ -65,20 +75,17 @@ class Spool:
         settings: Settings,
         on_commit: Callable[[Committed], None],
         on_read_back: Callable[[ReadBack], None],
-        worker: int = 0,
-        workers: int = 1,
+        place: Place = ALONE,
     ) -> None:
-        """Both callbacks are called on the event loop. `worker`: which of the `workers` it is.
+        """Both callbacks are called on the event loop. The directory has to be locked: see `lock`.
 
-        Raises `InUse` where another service has the directory, `WrongIndex` and
-        `WrongVersion` where another version of fasthook made it, `OSError` and `apsw.Error`.
+        Raises `WrongIndex` and `WrongVersion` where another version of fasthook made it, `OSError`,
+        `apsw.Error` and `NoJournal`.
         """
         make_folder(path)
-        check_filesystem(path)
         self.path = path
         self._on_commit = on_commit
         self._on_read_back = on_read_back
-        self._running = path / _RUNNING / str(worker)
         self._batch = Batch()
         self._deferred: list[Entry] = []  # they are not decided yet: see `claims`
         self._waiting_bytes = 0
@@ -86,34 +93,38 @@ class Spool:
         self._committing_since = 0.0  # loop time; 0: nothing is being committed
         self._refused: SpoolUnavailable | None = None
         self.slowest_commit_s = 0.0
-        self._lock = lock(path, is_shared=workers > 1)
-        try:
-            self._open(path, settings, worker, is_shared=workers > 1)
-        except BaseException:
-            os.close(self._lock)
-            raise
-
-    def _open(self, path: Path, settings: Settings, worker: int, *, is_shared: bool) -> None:
-        self._journal = Journal(
-            path / "journal" / str(worker),
-            worker,
+        self._marks: list[Marks] = []
+        self._claims: tuple[Claims, Claims] | None = None
+        self._journals = Journals(
+            path,
             syncs=settings.durability == "fsync",
             segment_bytes=max(1024, min(SEGMENT_BYTES, settings.max_bytes // 16)),
         )
-        index, cursor, counts, held = opened(path / INDEX_NAME, self._journal, self._running)
-        self.held_keys = held  # of ordered events that wait on disk
-        lag, lookup = Lag(cursor), Index(path / INDEX_NAME)
+        try:
+            self._open(path, settings, place)
+        except BaseException:
+            self._journals.close()
+            raise
+
+    def _open(self, path: Path, settings: Settings, place: Place) -> None:
+        journals = self._journals
+        if place.is_first:
+            journals.take_all()
+        else:
+            journals.begin(is_last=place.workers == 1)
+        index, counts, self.held_keys = opened(path, journals, is_whole=place.is_first)
+        if place.is_first:
+            _begin_first(journals, index)
+        self.number = journals.own.worker
+        lag, lookup = Lag(), Index(path / INDEX_NAME)
         self.rejects = Rejects(path / REJECTS_NAME)
-        claims = _claims(path / CLAIMS, worker) if is_shared else (None, None)
-        self._committer = Committer(
-            self._journal, lookup, lag, settings.max_bytes, self._from_thread, claims[0]
-        )
+        self._committer = Committer(journals, lookup, lag, settings.max_bytes, self._from_thread)
+        heir = Heir(path, journals, index, self._released)
         self._indexer = Indexer(
-            index, self._journal, lag, self.rejects, settings, self._found_in_thread, claims[1]
+            index, journals, lag, self.rejects, heir, settings, self._found_in_thread
         )
         self._indexer.counts = counts
         self._closable: list[Index | Rejects | Claims] = [index, lookup, self.rejects]
-        self._closable += filter(None, claims)
 
     @property
     def counts(self) -> dict[State, int]:
@@ -122,17 +133,28 @@ class Spool:
 
     @property
     def size_bytes(self) -> int:
-        """How many bytes the journal has."""
-        return self._journal.size_bytes
+        """How many bytes all journals have."""
+        return self._journals.size_bytes
 
     @property
     def trouble(self) -> str:
         """Why nothing can be stored at the moment; empty if all is well."""
         return str(self._refused or "")
 
+    @property
+    def stuck_s(self) -> float:
+        """For how long the same batch has been written."""
+        return self._loop.time() - self._committing_since if self._committing_since else 0.0
+
     def marks(self, handler: str, slots: int, *, is_ordered: bool) -> Marks:
         """Where the workers of a handler say what they have in hand."""
-        return Marks(self._running, handler, slots, is_ordered=is_ordered)
+        marks = Marks(self.path, self.number, handler, slots, is_ordered=is_ordered)
+        self._marks.append(marks)
+        return marks
+
+    def _released(self, number: int) -> None:
+        for marks in self._marks:
+            marks.forget(number)
 
     # --- life -------------------------------------------------------------------------------------
 
@@ -156,8 +178,7 @@ class Spool:
         await asyncio.to_thread(self._indexer.finish)
         for each in self._closable:
             each.close()
-        self._journal.close()
-        os.close(self._lock)
+        self._journals.close()
 
     @property
     def _waits(self) -> bool:
@@ -199,22 +220,78 @@ class Spool:
         self._batch.put_back.append((position, not_before_ns))
         self._settle_soon()
 
-    def order(self, order: Replayed | Forgotten, on_written: Callable[[], None]) -> None:
-        """Store what an operator wants; `on_written` is called once that is done."""
-        self._batch.later.append(order)
-        self._batch.on_written.append(on_written)
+    def order(
+        self, order: Replayed | Forgotten, on_written: Callable[[Sequence[int]], None]
+    ) -> None:
+        """Store what an operator wants; `on_written` is called once that is done.
+
+        It gets the positions that it is done for: the others are another worker's.
+        """
+        others = {worker_of(position) for position in order.positions} - {self.number}
+        if others:
+
+            def then(missing: set[int]) -> None:
+                self._call_soon(self._order, order, missing, on_written)
+
+            self._indexer.take(others, then)
+        else:
+            self._order(order, set(), on_written)
+
+    def _order(
+        self,
+        order: Replayed | Forgotten,
+        missing: set[int],
+        on_written: Callable[[Sequence[int]], None],
+    ) -> None:
+        held = [p for p in order.positions if self._journals.of(p) is not None]
+        done = held + [p for p in order.positions if worker_of(p) in missing]
+        if not held:
+            on_written(done)
+            return
+        self._batch.later.append(msgspec.structs.replace(order, positions=held))
+        self._batch.on_written.append(partial(on_written, done))
         self._settle_soon()
 
     def prune(self, retention_s: float) -> None:
         """Drop soon what is older than that."""
         self._indexer.prune_soon(retention_s)
 
-    def read_back(self, count: int, max_bytes: int) -> None:
+    def read_back(self, count: int, max_bytes: int, without: Sequence[str] = ()) -> None:
         """Ask for up to `count` deliveries that are due; `on_read_back` brings them.
 
-        Of bodies and heads they have not many more than `max_bytes`.
+        Of bodies and heads they have not many more than `max_bytes`; and they are of no endpoint
+        `without`.
         """
-        self._indexer.read_back(count, max_bytes)
+        self._indexer.read_back(count, max_bytes, without)
+
+    # --- other workers ----------------------------------------------------------------------------
+
+    def share(self, on_shared: Callable[[], None]) -> None:
+        """From when `on_shared` is called other workers may get the same events."""
+
+        def share() -> None:
+            if self._claims is None:
+                path = self.path / CLAIMS
+                self._claims = Claims(path, self.number), Claims(path, self.number)
+                self._closable += self._claims
+            for_batches, for_index = self._claims
+            self._indexer.claims = for_index
+            self._committer.share(for_batches)
+            self._call_soon(on_shared)
+
+        self._committer.call(share)
+
+    def be_alone(self, on_alone: Callable[[Sequence[Held]], None]) -> None:
+        """The others have ended. `on_alone` is called once all that they left is taken over.
+
+        It gets the keys of ordered events that wait on disk.
+        """
+
+        def alone(held: list[Held]) -> None:
+            self._committer.call(partial(self._committer.share, None))
+            self._call_soon(on_alone, held)
+
+        self._indexer.be_alone(alone)
 
     # --- batches ----------------------------------------------------------------------------------
 
@@ -313,8 +390,13 @@ class Spool:
                 self._on_commit(Committed([], [], [], refused, reason, held_s))
 
 
-def _claims(path: Path, worker: int) -> tuple[Claims, Claims]:
-    """One for each thread."""
-    claims = Claims(path, worker), Claims(path, worker)
-    claims[0].reset()
-    return claims
+def _begin_first(journals: Journals, index: Index) -> None:
+    """Choose the own journal; others may have those in which there is nothing to run."""
+    is_open = {number: index.is_open(number) for number in journals.held}
+    if any(is_open.values()):
+        journals.begin(is_last=True)  # positions go on from there
+    else:
+        journals.begin_with(min(is_open)) if is_open else journals.begin(is_last=True)
+    for number, is_needed in is_open.items():
+        if not is_needed and number != journals.own.worker:
+            journals.release(number)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Final, Literal, NamedTuple
 
 from fasthook.spool.changes import State
-from fasthook.spool.indexer import INDEX_NAME
+from fasthook.spool.index import INDEX_NAME
 from fasthook.spool.journal import place_of, position_of
 from fasthook.spool.queries import Found, Reader, name_of
 from fasthook.spool.records import (

@@ -47,6 +47,7 @@ class Listener:
         self.limits = limits
         self.date = DateLine(time.time())
         self.is_draining = False
+        self._lingers = False
         self.refused = on_refused
         self.failed = on_failed
         self.budget = ByteBudget(limits.max_bytes_in_flight)
@@ -172,7 +173,7 @@ class Listener:
         """A connection has its transport."""
         self._arriving -= 1
         self._connections[connection] = None
-        if self.is_draining:
+        if self.is_draining and not self._lingers:
             connection.drain()
 
     def closed(self, connection: Connection) -> None:
@@ -194,23 +195,34 @@ class Listener:
 
     # --- the end ----------------------------------------------------------------------------------
 
-    async def drain(self, timeout_s: float) -> int:
-        """Take no new connections, let requests under way finish; how many did not in time."""
+    async def drain(self, timeout_s: float, linger_s: float = 0) -> int:
+        """Take no new connections, let requests under way finish; how many did not in time.
+
+        For `linger_s` connections stay open that nothing is under way on: what comes there is
+        answered, and is the last. A proxy may be about to send on them, and could not again.
+        """
         self.is_draining = True
+        self._lingers = linger_s > 0
         self._pause_accepting()
         for listening in self._sockets:
             listening.close()
         ends = self._loop.time() + timeout_s
         if self._adopting:  # accepted a moment ago: opened() tells them
             await asyncio.wait(set(self._adopting), timeout=timeout_s)
+        if self._lingers:
+            await self._wait_until_closed(min(linger_s, timeout_s))
+            self._lingers = False
         for connection in list(self._connections):
             connection.drain()
-        if self._connections:
-            self._all_closed = self._loop.create_future()
-            await asyncio.wait([self._all_closed], timeout=max(0.0, ends - self._loop.time()))
+        await self._wait_until_closed(ends - self._loop.time())
         left = len(self._connections)
         for connection in list(self._connections):
             connection.abort()
         if self._sweeper is not None:
             self._sweeper.cancel()
         return left
+
+    async def _wait_until_closed(self, timeout_s: float) -> None:
+        if self._connections:
+            self._all_closed = self._loop.create_future()
+            await asyncio.wait([self._all_closed], timeout=max(0.0, timeout_s))

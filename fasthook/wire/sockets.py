@@ -5,12 +5,42 @@ import grp
 import os
 import socket
 import stat
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from fasthook.errors import ConfigError
 
 BACKLOG = 1024
 _FIRST_SYSTEMD_FD = 3  # SD_LISTEN_FDS_START of sd_listen_fds(3)
+
+
+class Sockets(NamedTuple):
+    """Listening sockets of a service."""
+
+    public: list[socket.socket]
+    admin: list[socket.socket]
+    paths: list[str]  # of those files which are ours: others were passed to us
+
+    def close(self) -> None:
+        """Close them here: other processes may go on to accept."""
+        for each in self.public + self.admin:
+            each.close()
+
+    def remove(self) -> None:
+        """Remove the files of unix sockets, and close them."""
+        for path in self.paths:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+        self.close()
+
+
+def address_of(opened: socket.socket) -> str:
+    """The address that a socket listens on, as the configuration has it."""
+    name = opened.getsockname()
+    if opened.family == socket.AF_UNIX:
+        return f"unix:{name}"
+    host = f"[{name[0]}]" if opened.family == socket.AF_INET6 else name[0]
+    return f"tcp://{host}:{name[1]}"
 
 
 def open_sockets(address: str, *, mode: int = 0o660, group: str = "") -> list[socket.socket]:

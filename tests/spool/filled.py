@@ -1,13 +1,16 @@
 """Spools with something in them, written as a service writes them."""
 
 import asyncio
+import os
 from pathlib import Path
 
 from fasthook.model import Delivery
 from fasthook.spool.committer import Entry
 from fasthook.spool.indexer import Settings
+from fasthook.spool.journals import Journals
+from fasthook.spool.lock import lock
 from fasthook.spool.records import Settled
-from fasthook.spool.spool import Spool, key_of
+from fasthook.spool.spool import Place, Spool, key_of
 
 HEAD = b"POST /h?x=1 HTTP/1.1\r\nHost: a\r\nX-Hub-Signature-256: sha256=cafe\r\nX-Two: 1\r\nX-Two: 2\r\n\r\n"
 SECOND_NS = 10**9
@@ -35,12 +38,18 @@ def outcome(kind: str, *, handler: str = "h", attempt: int = 1, due_ns: int = 0,
     return kind, handler, attempt, due_ns, error
 
 
-def fill(path: Path, *deliveries: Delivery, outcomes=None, worker=0, workers=1, **options):
+def fill(path: Path, *deliveries: Delivery, outcomes=None, beside=(), **options):
     """Store them and what became of them, by event id; their positions, by event id.
 
-    One that has no outcomes is pending; the index is up to date when it returns.
+    One that has no outcomes is pending; the index is up to date when it returns. `beside`: workers
+    whose journals are another one's meanwhile.
     """
     committed = []
+    held = lock(path)
+    others = Journals(path)
+    for worker in beside:
+        others.hold(worker)
+    place = Place(is_first=not beside, workers=1)
 
     async def main():
         spool = Spool(
@@ -48,8 +57,7 @@ def fill(path: Path, *deliveries: Delivery, outcomes=None, worker=0, workers=1, 
             Settings(**options),
             committed.append,
             lambda result: None,
-            worker=worker,
-            workers=workers,
+            place,
         )
         spool.start()
         try:
@@ -75,5 +83,7 @@ def fill(path: Path, *deliveries: Delivery, outcomes=None, worker=0, workers=1, 
             return positions
         finally:
             await spool.close()
+            others.close()
+            os.close(held)
 
     return asyncio.run(main())

@@ -2,6 +2,7 @@
 
 import asyncio
 import multiprocessing
+import os
 import time
 
 import pytest
@@ -12,7 +13,10 @@ from fasthook.spool.changes import State
 from fasthook.spool.claims import Claims
 from fasthook.spool.committer import Entry
 from fasthook.spool.indexer import Settings
-from fasthook.spool.spool import Spool, key_of
+from fasthook.spool.journals import Journals
+from fasthook.spool.lock import lock
+from fasthook.spool.records import Settled
+from fasthook.spool.spool import Place, Spool, key_of
 
 HEAD = b"POST /h HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -34,19 +38,33 @@ def _size(commits) -> int:
 
 
 def workers(path, count: int):
+    """The first one comes first: it has the directory alone for a moment."""
     made = []
     for number in range(count):
         commits: list = []
-        spool = Spool(path, Settings(), commits.append, lambda _: None, number, count)
-        made.append((spool, commits))
+        place = Place(number == 0, count)
+        made.append((Spool(path, Settings(), commits.append, lambda _: None, place), commits))
     return made
 
 
-async def race(path, events: int):
+async def started(spool, *, shares=True) -> None:
+    """Start a spool; other workers may get the same events when it returns."""
+    spool.start()
+    if shares:
+        await shared(spool)
+
+
+async def shared(spool) -> None:
+    is_shared = asyncio.Event()
+    spool.share(is_shared.set)
+    await is_shared.wait()
+
+
+async def race(path, events: int, *, shares=True):
     """The same events at two workers at once; how often each was fresh."""
     pair = workers(path, 2)
     for spool, _ in pair:
-        spool.start()
+        await started(spool, shares=shares)
     for number in range(events):
         for spool, _ in pair:
             spool.accept(entry(f"e{number}"))
@@ -66,18 +84,37 @@ def test_an_event_at_two_workers_at_once_is_stored_by_one(tmp_path):
     assert not refused
 
 
-@pytest.mark.patches
-def test_without_claims_both_would_store_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("fasthook.spool.spool._claims", lambda path, worker: (None, None))
-    fresh, _ = asyncio.run(race(tmp_path, 500))
+def test_without_claims_both_would_store_it(tmp_path):
+    fresh, _ = asyncio.run(race(tmp_path, 500, shares=False))
     assert len(fresh) > 500
 
 
-def _worker(path, number, barrier, results):
+def test_who_begins_to_share_has_claimed_what_the_index_lacks(tmp_path):
+    async def main():
+        (first, commits), (second, others) = pair = workers(tmp_path, 2)
+        first.start()
+        first._indexer.take([], lambda _: time.sleep(0.5))  # the index lags
+        first.accept(entry("one"))
+        await settled([(first, commits)], 1)
+        await shared(first)
+        await started(second)
+        second.accept(entry("one"))
+        await settled([(second, others)], 1)
+        assert [e.token for c in others for e in c.duplicates] == ["one"]
+        for spool, _ in pair:
+            await spool.close()
+
+    asyncio.run(main())
+
+
+def _worker(path, number, opened, barrier, results):
     async def main():
         commits: list = []
-        spool = Spool(path, Settings(), commits.append, lambda _: None, number, 2)
-        spool.start()
+        if number:
+            opened.wait(10)
+        spool = Spool(path, Settings(), commits.append, lambda _: None, Place(number == 0, 2))
+        opened.set()
+        await started(spool)
         barrier.wait()
         for event in range(300):
             spool.accept(entry(f"e{event}"))
@@ -93,9 +130,10 @@ def _worker(path, number, barrier, results):
 def test_and_so_it_is_with_processes_and_after_a_restart(tmp_path):
     context = multiprocessing.get_context("spawn")
     for expected in (300, 0):  # the second time all are known
-        barrier, results = context.Barrier(2), context.Queue()
+        opened, barrier, results = context.Event(), context.Barrier(2), context.Queue()
         both = [
-            context.Process(target=_worker, args=(tmp_path, n, barrier, results)) for n in (0, 1)
+            context.Process(target=_worker, args=(tmp_path, n, opened, barrier, results))
+            for n in (0, 1)
         ]
         for process in both:
             process.start()
@@ -106,30 +144,76 @@ def test_and_so_it_is_with_processes_and_after_a_restart(tmp_path):
         assert len(fresh) == len(set(fresh)) == expected
 
 
-def test_each_worker_gets_back_its_own(tmp_path):
+async def brought(spool, back) -> list[str]:
+    """Ids of what comes back from disk, once there is some."""
+    async with asyncio.timeout(10):
+        while not (back and back[-1].deliveries):
+            spool.read_back(10, 10**6)
+            await asyncio.sleep(0.02)
+    return sorted(d.event_id for d, _ in back.pop().deliveries)
+
+
+def test_each_worker_gets_back_its_own_and_what_others_left(tmp_path):
+    async def main():
+        backs, spools = [], []
+        for number in (0, 1):
+            backs.append([])
+            place = Place(number == 0, 2)
+            spools.append(Spool(tmp_path, Settings(), lambda _: None, backs[-1].append, place))
+            await started(spools[-1])
+            for name in "ab":
+                made = entry(f"{name}{number}")
+                made.runs = False
+                spools[-1].accept(made)
+        assert await brought(spools[0], backs[0]) == ["a0", "b0"]
+        assert await brought(spools[1], backs[1]) == ["a1", "b1"]
+        await spools[0].close()
+        assert await brought(spools[1], backs[1]) == ["a0", "b0"]
+        # What becomes of it is written where it is, so that it is known without an index.
+        for event_id, position in _positions(spools[1]).items():
+            spools[1].settle(Settled(position, "h", "done", 1, 1, True))
+            if event_id == "a1":
+                spools[1].settle(Settled(position, "h", "dead", 2, 1, True))
+        await spools[1].close()
+        (tmp_path / "index.db").unlink()
+        again = Spool(tmp_path, Settings(), lambda _: None, lambda _: None)
+        assert again.counts[State.PENDING] == 0
+        again.start()
+        await again.close()
+
+    asyncio.run(main())
+
+
+def _positions(spool) -> dict[str, int]:
+    rows = spool._indexer._index._ask("SELECT event_id, position FROM deliveries")
+    return dict(rows)
+
+
+def test_a_journal_in_which_nothing_is_to_run_is_for_the_next_worker(tmp_path):
     async def main():
         pair = workers(tmp_path, 2)
-        for number, (spool, _) in enumerate(pair):
-            spool.start()
-            made = entry(f"of {number}")
-            made.runs = False
-            spool.accept(made)
-        await settled(pair, 2)
         for spool, _ in pair:
+            await started(spool)
+        assert [spool.number for spool, _ in pair] == [0, 1]
+        await pair[0][0].close()
+        third = Spool(tmp_path, Settings(), print, print, Place(False, 2))
+        await started(third)
+        assert third.number == 0
+        for spool in (third, pair[1][0]):
             await spool.close()
-        found = []
-        for number in (0, 1):
-            back: list = []
-            spool = Spool(tmp_path, Settings(), lambda _: None, back.append, number, 2)
+
+    asyncio.run(main())
+
+
+def test_where_order_counts_positions_go_on_from_the_last_journal(tmp_path):
+    async def main():
+        spools = [Spool(tmp_path, Settings(), print, print)]
+        for _ in range(3):
+            spools.append(Spool(tmp_path, Settings(), print, print, Place(False, 1)))
+        assert [spool.number for spool in spools] == [0, 1, 2, 3]
+        for spool in spools:
             spool.start()
-            async with asyncio.timeout(5):
-                while not (back and back[-1].deliveries):
-                    spool.read_back(10, 10**6)
-                    await asyncio.sleep(0.01)
-            found.append([d.event_id for d, _ in back[-1].deliveries])
-            assert spool._indexer._index.counts()[State.PENDING] == 1 - number
             await spool.close()
-        assert found == [["of 0"], ["of 1"]]
 
     asyncio.run(main())
 
@@ -143,24 +227,28 @@ def test_a_claim_that_is_not_written_decides_nothing_for_long(tmp_path, monkeypa
         dead = Claims(tmp_path / "claims.db", 1)
         dead.claim([first.key])
         commits: list = []
-        spool = Spool(tmp_path, Settings(), commits.append, lambda _: None, 0, 2)
-        spool.start()
+        spool = Spool(tmp_path, Settings(), commits.append, lambda _: None, Place(True, 2))
+        alive = Journals(tmp_path)
+        alive.hold(1)
+        await started(spool)
         spool.accept(first)
         await settled([(spool, commits)], 1)
         (refusal,) = [c for c in commits if c.refused]
         assert [e.token for e in refusal.refused] == ["one"]
         assert refusal.reason.status == 503
-        Claims(tmp_path / "claims.db", 1).reset()  # it starts again
-        spool.accept(entry("one"))
-        await settled([(spool, commits)], 2)
-        assert any(c.fresh for c in commits)
+        alive.close()  # it has died: what it claimed is claimed no more
+        async with asyncio.timeout(10):
+            while not any(c.fresh for c in commits):
+                spool.accept(entry("one"))
+                await asyncio.sleep(0.1)
         await spool.close()
 
     asyncio.run(main())
 
 
-def test_one_service_alone_has_no_others_beside_it(tmp_path):
-    pair = workers(tmp_path, 2)
-    with pytest.raises(ConfigError, match="in use"):
-        Spool(tmp_path, Settings(), print, print)
-    assert len(pair) == 2
+def test_one_service_alone_has_the_directory(tmp_path):
+    held = lock(tmp_path)
+    with pytest.raises(ConfigError, match=f"in use by another fasthook .process {os.getpid()}"):
+        lock(tmp_path)
+    os.close(held)
+    os.close(lock(tmp_path))

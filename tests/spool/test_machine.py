@@ -16,11 +16,11 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 from fasthook.model import Delivery
 from fasthook.spool import indexer
 from fasthook.spool.committer import Entry
-from fasthook.spool.index import NEVER_NS, State
+from fasthook.spool.index import INDEX_NAME, NEVER_NS, State
 from fasthook.spool.indexer import Settings
 from fasthook.spool.journal import place_of
 from fasthook.spool.records import Forgotten, Replayed, Settled
-from fasthook.spool.spool import INDEX_NAME, Spool, key_of
+from fasthook.spool.spool import Spool, key_of
 
 IS_FULL = os.environ.get("FASTHOOK_TORTURE") == "full"
 HEAD = b"POST /h HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -197,12 +197,12 @@ class SpoolMachine(RuleBasedStateMachine):
 
     def note(self, what, *args):
         """Something that the journal has."""
-        self.journal.append((self.spool._journal.end[0], what, args))
+        self.journal.append((self.spool._journals.own.end[0], what, args))
         getattr(self.model, what)(*args)
 
     def rebuilt(self):
         """The model of an index that is made again; what was pruned is not in the journal."""
-        model, segments = Model(), set(self.spool._journal.segments())
+        model, segments = Model(), set(self.spool._journals.own.segments())
         for segment, what, args in self.journal:
             if segment in segments:
                 getattr(model, what)(*args)
@@ -325,12 +325,12 @@ class SpoolMachine(RuleBasedStateMachine):
     @rule(data=st.data(), handler=st.sampled_from(("", HANDLER)))
     def replay(self, data, handler):
         row = self.pick(data, SETTLED)
-        if row and self.spool._journal.path_of(place_of(row.position)[1]).exists():
+        if row and self.spool._journals.own.path_of(place_of(row.position)[1]).exists():
             self.say("replay", (row.position, handler), self.send_replayed)
             self.flush_perhaps(data)
 
     def send_replayed(self, position, handler):
-        self.spool.order(Replayed(1, handler, [position]), lambda: None)
+        self.spool.order(Replayed(1, handler, [position]), lambda done: None)
 
     @rule(data=st.data())
     def forget(self, data):
@@ -340,7 +340,7 @@ class SpoolMachine(RuleBasedStateMachine):
             self.flush_perhaps(data)
 
     def send_forgotten(self, position):
-        self.spool.order(Forgotten(1, [position]), lambda: None)
+        self.spool.order(Forgotten(1, [position]), lambda done: None)
 
     @rule(count=st.sampled_from((1, 2, 100)))
     def read_back(self, count):
@@ -358,7 +358,7 @@ class SpoolMachine(RuleBasedStateMachine):
 
     def prune(self):
         self.catch_up()
-        journal = self.spool._journal
+        journal = self.spool._journals.own
         indexed = self.spool._indexer._index.cursor(0).segment
         segments = journal.segments()
         rows = self.model.rows

@@ -131,7 +131,7 @@ class Workload:
             Replayed(now_ns, self.rng.choice(("", HANDLER)), positions)
             if what == "replay"
             else Forgotten(now_ns, positions),
-            lambda: None,
+            lambda done: None,
         )
 
     def take_step(self):
@@ -277,8 +277,7 @@ def opened(path, **settings):
     finally:
         for each in spool._closable:
             each.close()
-        spool._journal.close()
-        os.close(spool._lock)
+        spool._journals.close()
 
 
 def rows_of(index):
@@ -317,7 +316,7 @@ class Checker:
         return findings
 
     def _look(self, cut, spool):
-        journal, index = spool._journal, spool._indexer._index
+        journal, index = spool._journals.own, spool._indexer._index
         rows = rows_of(index)
         for event_id in self._truth.acked:
             row = rows.get(key(event_id, self._recorded.bodies[event_id]))

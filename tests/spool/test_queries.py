@@ -10,7 +10,7 @@ import pytest
 from fasthook.errors import ConfigError
 from fasthook.spool import queries
 from fasthook.spool.changes import NEVER_NS, State
-from fasthook.spool.indexer import INDEX_NAME
+from fasthook.spool.index import INDEX_NAME
 from fasthook.spool.journal import Journal, position_of
 from fasthook.spool.lock import lock
 from fasthook.spool.queries import Filter, Reader, name_of, position_named
@@ -39,7 +39,7 @@ def ids(found):
 # --- names ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("place", [(0, 1, 16), (3, 268435455, 268435455), (127, 7, 0)])
+@pytest.mark.parametrize("place", [(0, 1, 16), (3, 4194303, 268435455), (8190, 7, 0)])
 def test_a_name_says_worker_segment_and_offset_and_is_read_back(place):
     position = position_of(*place)
     assert name_of(position) == ".".join(map(str, place))
@@ -48,7 +48,19 @@ def test_a_name_says_worker_segment_and_offset_and_is_read_back(place):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "1", "1.2", "0.1.16.2", "a.b.c", "0.1.-1", "0.1.999999999", "128.1.1", "0.1.1 ", "٠.1.1"],
+    [
+        "",
+        "1",
+        "1.2",
+        "0.1.16.2",
+        "a.b.c",
+        "0.1.-1",
+        "0.1.999999999",
+        "0.4194304.1",
+        "8192.1.1",
+        "0.1.1 ",
+        "٠.1.1",
+    ],
 )
 def test_what_is_no_name_is_refused_with_an_example(text):
     with pytest.raises(ValueError, match=r"expected the name of a delivery, such as 0\.1\.16"):
@@ -182,7 +194,7 @@ def test_pages_hold_everything_once(tmp_path, limit, reader, monkeypatch):
 def test_several_workers_are_one_list_in_order_of_time_and_one_of_pages(tmp_path, reader):
     for worker in (0, 1):
         some = [delivery(f"{worker}{i}", at_s=1000 + 2 * i + worker) for i in range(8)]
-        fill(tmp_path, *some, worker=worker, workers=2)
+        fill(tmp_path, *some, beside=range(worker))
     opened = reader()
     everything = opened.newest(Filter(), 100)
     assert len(everything) == 16
@@ -197,7 +209,7 @@ def test_several_workers_are_one_list_in_order_of_time_and_one_of_pages(tmp_path
 
 def test_a_page_before_what_is_not_known_is_refused_where_it_would_be_guessed(tmp_path, reader):
     for worker in (0, 1):
-        fill(tmp_path, delivery(f"{worker}"), worker=worker, workers=2)
+        fill(tmp_path, delivery(f"{worker}"), beside=range(worker))
     with pytest.raises(ConfigError, match=r"0\.9\.16: no such delivery is known any more"):
         reader().newest(Filter(before=position_of(0, 9, 16)), 10)
 

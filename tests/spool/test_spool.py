@@ -9,7 +9,6 @@ import time
 import apsw
 import pytest
 
-from fasthook.errors import ConfigError
 from fasthook.model import Delivery
 from fasthook.spool.changes import Cursor, State
 from fasthook.spool.committer import Entry
@@ -171,10 +170,8 @@ def test_states_attempts_and_dead_letters_survive(tmp_path):
     run(tmp_path, after)
 
 
-def test_a_directory_is_for_one_service_and_private(tmp_path):
+def test_a_directory_is_private(tmp_path):
     async def scenario(harness):
-        with pytest.raises(ConfigError, match=f"in use by another fasthook .process {os.getpid()}"):
-            Harness(tmp_path / "s")
         await harness.commit(delivery())
 
     run(tmp_path / "s", scenario)
@@ -247,7 +244,7 @@ def test_old_segments_are_dropped_unless_something_in_them_is_open(tmp_path):
     assert len(list(tmp_path.glob("journal/0/*.seg"))) == 4
 
     async def look(harness):
-        index, journal = harness.spool._indexer._index, harness.spool._journal
+        index, journal = harness.spool._indexer._index, harness.spool._journals.own
         with pytest.MonkeyPatch.context() as behind:  # what the index lacks may be open
             behind.setattr(index, "cursor", lambda worker: Cursor(0, 0))
             prune(index, journal, 0, 10**9)
@@ -273,7 +270,7 @@ def test_a_full_spool_drops_bodies_of_what_is_done_before_its_time_and_nothing_e
         run(tmp_path, scenario)
 
     async def look(harness):
-        index, journal = harness.spool._indexer._index, harness.spool._journal
+        index, journal = harness.spool._indexer._index, harness.spool._journals.own
         assert prune(index, journal, 3600, 1) > 4000
         assert journal.segments() == [1, 2, 3]
         assert journal.is_compact(1)
@@ -288,8 +285,8 @@ def test_a_full_spool_drops_bodies_of_what_is_done_before_its_time_and_nothing_e
         counts = harness.spool.counts
         assert (counts[State.PENDING], counts[State.DEAD]) == (0, 1)
         assert len((await harness.commit(delivery("done"))).duplicates) == 1
-        assert prune(harness.spool._indexer._index, harness.spool._journal, 0, 10**9) > 0
-        assert harness.spool._journal.segments() == [3]  # at its time it goes like the others
+        assert prune(harness.spool._indexer._index, harness.spool._journals.own, 0, 10**9) > 0
+        assert harness.spool._journals.own.segments() == [3]  # at its time it goes like the others
 
     run(tmp_path, again)
 

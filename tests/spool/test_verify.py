@@ -7,7 +7,7 @@ import apsw
 import pytest
 
 from fasthook.spool.changes import State
-from fasthook.spool.indexer import INDEX_NAME
+from fasthook.spool.index import INDEX_NAME
 from fasthook.spool.journal import Journal
 from fasthook.spool.lock import lock
 from fasthook.spool.queries import Reader, name_of

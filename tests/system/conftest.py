@@ -99,9 +99,14 @@ class Service:
             return []
         return [json.loads(line) for line in self.record.read_bytes().splitlines()]
 
+    def worker_pids(self) -> list[int]:
+        """The processes that do the work."""
+        pid = self.process.pid
+        return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
     def rss_mib(self) -> float:
-        """Resident memory."""
-        text = Path(f"/proc/{self.process.pid}/status").read_text()
+        """Resident memory of its worker."""
+        text = Path(f"/proc/{self.worker_pids()[0]}/status").read_text()
         match = re.search(r"VmRSS:\s+(\d+) kB", text)
         assert match is not None
         return int(match[1]) / 1024

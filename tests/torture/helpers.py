@@ -207,12 +207,12 @@ class Site:
             self.wait_until_open()
 
     def is_open(self) -> bool:
-        """Whether it takes connections. Fails where it has ended."""
+        """Whether a worker answers. Fails where it has ended."""
         assert self.process is not None
         assert self.process.poll() is None, f"ended: {self.log_text()[-2000:]}"
         try:
-            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-        except OSError:
+            self.ask("/healthz", timeout_s=2)
+        except (OSError, http.client.HTTPException):
             return False
         return True
 
@@ -221,11 +221,13 @@ class Site:
         wait_for(self.is_open, "an open port")
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """SIGKILL to the parent, with which its workers end."""
         assert self.process is not None
+        workers = self._workers()
         self.process.kill()
-        self.killed_at.append(time.monotonic())
         self.process.wait(PATIENCE_S)
+        wait_for(lambda: not any(map(_is_alive, workers)), "the end of its workers")
+        self.killed_at.append(time.monotonic())
 
     def wait(self, timeout_s: float = PATIENCE_S) -> int:
         """Until it has ended by itself; the exit code."""
@@ -247,15 +249,28 @@ class Site:
             self.process.kill()
             self.process.wait(PATIENCE_S)
 
+    @property
+    def worker_pid(self) -> int:
+        """Of the one worker, once there is one."""
+        return wait_for(self._workers, "a worker")[-1]
+
+    def _workers(self) -> list[int]:
+        assert self.process is not None
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        try:
+            return [int(pid) for pid in children.read_text().split()]
+        except OSError:
+            return []
+
     @contextlib.contextmanager
     def disturbed(self, *options: str) -> Any:
         """strace injects something, for a while, into a service that runs."""
-        assert self.process is not None
         log = self.folder / "disturbed.txt"
         command = [needs_strace(), "-f", "-qq", "-o", str(log), *options]
-        threads = Path(f"/proc/{self.process.pid}/task")
+        pid = self.worker_pid
+        threads = Path(f"/proc/{pid}/task")
         with (self.folder / "strace.txt").open("wb") as output:
-            tracer = subprocess.Popen([*command, "-p", str(self.process.pid)], stderr=output)
+            tracer = subprocess.Popen([*command, "-p", str(pid)], stderr=output)
 
         def is_attached() -> bool:
             texts = [path.read_text() for path in threads.glob("*/status")]
@@ -265,8 +280,9 @@ class Site:
             wait_for(is_attached, "strace to attach")
             yield
         finally:
-            tracer.send_signal(signal.SIGTERM)
-            tracer.wait(PATIENCE_S)
+            if _is_alive(pid):
+                tracer.send_signal(signal.SIGTERM)
+            tracer.wait(PATIENCE_S)  # else it ends with the worker; a signal can make it hang then
 
     # --- what it says -----------------------------------------------------------------------------
 
@@ -279,9 +295,9 @@ class Site:
         lines = [json.loads(t) for t in self.log_text().splitlines() if t.startswith("{")]
         return [line for line in lines if line["message"] == message]
 
-    def ask(self, path: str) -> tuple[int, str]:
+    def ask(self, path: str, timeout_s: float = 10) -> tuple[int, str]:
         """Of the admin listener: status and text."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=timeout_s)
         try:
             connection.request("GET", path)
             answer = connection.getresponse()
@@ -349,6 +365,14 @@ class Site:
                 return
             assert now < ends, f"still pending: {Counter(self.states().values())}"
             time.sleep(0.05)
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether the process runs; one that waits to be buried does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 # --- clients --------------------------------------------------------------------------------------

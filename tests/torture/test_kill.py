@@ -1,5 +1,6 @@
 """SIGKILL: at any moment, and exactly at a sync, with all that was not synced gone."""
 
+import contextlib
 import os
 import random
 import time
@@ -7,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.torture.helpers import FULL, Load, Site, check, needs_strace, say_sets
+from tests.torture.helpers import FULL, Load, Site, check, needs_strace, say_sets, wait_for
 from tests.torture.trace import CALLS, Synced, Written, happenings
 
 KILLS = 100 if FULL else 8
@@ -82,12 +83,20 @@ def synced_bytes(trace: str) -> dict[str, int]:
 
 
 def killed_at_sync(site: Site, k: int, weak: str = "") -> tuple[Load, int]:
-    """Killed at the k-th sync; then what was not synced is cut off, as when the power fails."""
+    """A worker is killed at its k-th sync, and another one goes on with its journal; then all are,
+    and what was not synced is cut off, as when the power fails.
+    """
     needs_strace()
     inject = f"inject=fdatasync:signal=SIGKILL:when={k}"
     site.start(weak, ["-y", "-s", "0", "-e", CALLS, "-e", inject], waits=False)
     with Load(site.port, connections=8) as load:
-        site.wait(60)
+        assert site.process is not None
+        ended = site.process.poll  # where no worker comes up, there is no service
+        wait_for(lambda: site.messages("worker lost") or ended() is not None, "its end", 60)
+        acks = len(load.acks)
+        with contextlib.suppress(AssertionError):  # it may be killed again before
+            wait_for(lambda: len(load.acks) > acks + 50 or ended() is not None, "acks", 2)
+        site.kill()
     time.sleep(0.05)  # strace writes its last lines
     cut = 0
     for path, size in synced_bytes(site.trace_path.read_text()).items():

@@ -5,8 +5,7 @@ import time
 
 from fasthook.model import Delivery
 from fasthook.spool.changes import Changes, Cursor, State
-from fasthook.spool.index import Index
-from fasthook.spool.indexer import INDEX_NAME
+from fasthook.spool.index import INDEX_NAME, Index
 from fasthook.spool.journal import Journal, make_folder
 from fasthook.spool.records import ACCEPTED, accepted_content, accepted_of
 from tests.torture.helpers import FULL, Site, say, wait_for
@@ -33,7 +32,7 @@ def fill(path, count):
         changes = Changes()
         for position, accepted in zip(journal.write(records), stored, strict=True):
             changes.accept(position, accepted, State.PENDING)
-        index.apply(0, Cursor(*journal.end), changes)
+        index.apply({0: Cursor(*journal.end)}, changes)
     journal.close()
     index.close()
 
@@ -58,7 +57,7 @@ def test_many_events_that_wait_neither_slow_the_start_nor_fill_memory(site):
     ready_s = time.monotonic() - began
     wait_for(lambda: handled_count(one) > 5000, "5,000 of them to be handled")
     rate = handled_count(one) / (time.monotonic() - began - ready_s)
-    rss = rss_bytes(one.process.pid)
+    rss = rss_bytes(one.worker_pid)
     say(f"{COUNT:,} wait", ready_s=round(ready_s, 2), rss_mib=rss >> 20, per_s=round(rate))
     assert ready_s < READY_S
     assert rss < RSS_BYTES

@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 import tests.interpreted  # noqa: F401 - first: what is compiled can't be weakened
-from fasthook import line
+from fasthook import line, supervisor
 from fasthook.cli import main
 from fasthook.dispatch import lane
 from fasthook.spool import committer, journal, recovery, spool
@@ -84,7 +84,7 @@ def hasty() -> None:
 
 def nolock() -> None:
     """Anybody may have the directory."""
-    spool.lock = lambda path, **options: os.open("/dev/null", os.O_RDONLY)
+    supervisor.lock = lambda path: os.open("/dev/null", os.O_RDONLY)
 
 
 def changed() -> None:

@@ -1,0 +1,357 @@
+"""The parent: it holds the sockets and the spool's lock, and has workers do the rest.
+
+A worker that dies is replaced. SIGHUP loads the configuration and replaces the workers one by one:
+a new one serves before an old one is dismissed, and if the first of them does not come up, all
+stays as it was. SIGTERM and Ctrl-C drain; a second signal ends everything at once.
+The parent runs no handler, reads no request, and has no threads, so that it can fork.
+"""
+
+import contextlib
+import ctypes
+import os
+import selectors
+import signal
+import socket
+import time
+from pathlib import Path
+from typing import Final
+
+from fasthook import __version__, config, control
+from fasthook.config import Config
+from fasthook.errors import ConfigError, FasthookError
+from fasthook.logs import log
+from fasthook.notify import Notifier
+from fasthook.plan import spool_of, workers_of
+from fasthook.spool.filesystem import check_filesystem
+from fasthook.spool.journal import make_folder
+from fasthook.spool.lock import lock
+from fasthook.spool.spool import Place
+from fasthook.wire.sockets import Sockets, address_of, open_sockets
+from fasthook.worker import MAX_WORD_BYTES, Task, work
+
+#: After a worker has died, and then twice as long each time, until one lives for long enough.
+_FIRST_PAUSE_S: Final = 0.1
+_LONGEST_PAUSE_S: Final = 10.0
+_LONG_ENOUGH_S: Final = 10.0
+#: A worker that has not been heard of for so long is stalled: systemd hears of nobody, then.
+STALL_S: Final = 10.0
+_TICK_S: Final = 1.0
+_PR_SET_PDEATHSIG: Final = 1  # prctl(2)
+#: What can't be changed while the parent runs.
+_FIXED: Final = (
+    "server.listen",
+    "server.socket_mode",
+    "server.socket_group",
+    "admin.listen",
+    "spool.path",
+    "spool.durability",
+)
+
+
+class _Child:
+    """A worker, as its parent sees it."""
+
+    def __init__(self, pid: int, words: socket.socket, generation: int, *, is_shared: bool) -> None:
+        self.pid = pid
+        self.words = words
+        self.generation = generation
+        self.is_ready = False
+        self.is_dismissed = False
+        self.is_shared = is_shared  # it reckons with other workers
+        self.was_asked_to_share = False
+        self.failure = ""
+        self.is_stalled = False
+        self.since = self.heard_at = time.monotonic()
+
+    def tell(self, word: str) -> None:
+        with contextlib.suppress(OSError):  # it has died: its end is noticed elsewhere
+            self.words.send(word.encode())
+
+
+class Supervisor:
+    """Runs a service until it is told to stop."""
+
+    def __init__(self, path: Path) -> None:
+        """`path`: of the configuration. Raises `ConfigError`."""
+        self._path = path
+        self._config = config.load(path)
+        log.configure(self._config.log.format, self._config.log.level)
+        self._former: Config | None = None  # while the first worker of a new one comes up
+        self._generation = 0
+        self._children: list[_Child] = []
+        self._is_stopping = self._was_ready = False
+        self._is_reload_wanted = self._is_reloading = False
+        self._signals = 0
+        self._failures = 0
+        self._start_at = 0.0
+        self._notifier = Notifier()
+        self._lock = -1
+        self._selector = selectors.DefaultSelector()
+
+    def run(self) -> int:
+        """Serve; the exit code. Raises `ConfigError` where it can't be started."""
+        log.info("starting", version=__version__, config=str(self._path), pid=os.getpid())
+        self._take_spool()
+        self._sockets = _open_all(self._config)
+        self._wakes, wake = socket.socketpair()
+        for end in (self._wakes, wake):
+            end.setblocking(False)
+        signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number, self._on_signal)
+        self._selector.register(self._wakes, selectors.EVENT_READ)
+        try:
+            while not (self._is_stopping and not self._children):
+                self._go_on()
+                self._wait()
+        finally:
+            self._sockets.remove()
+        return 0
+
+    def _take_spool(self) -> None:
+        if self._config.spool.durability == "none":
+            return
+        path = spool_of(self._config)
+        try:
+            make_folder(path)
+            check_filesystem(path)
+            self._lock = lock(path)
+            control.remove_sockets(path)
+        except (OSError, FasthookError) as error:
+            raise ConfigError(f"{self._config.source}: spool.path: {path}: {error}") from None
+
+    # --- what happens -----------------------------------------------------------------------------
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        if number == signal.SIGHUP:
+            self._is_reload_wanted = True
+        elif number != signal.SIGCHLD:
+            self._signals += 1
+            if self._signals > 1:
+                log.error("killed", reason="second signal while draining")
+                for child in self._children:
+                    os.kill(child.pid, signal.SIGKILL)
+                os._exit(1)
+            self._stop("stop" if number == signal.SIGINT else "drain")
+
+    def _stop(self, word: str) -> None:
+        self._is_stopping = True
+        self._notifier.stopping()
+        for child in self._children:
+            child.tell(word)
+
+    def _wait(self) -> None:
+        pause_s = _TICK_S
+        if self._start_at > 0:
+            pause_s = min(pause_s, max(0.0, self._start_at - time.monotonic()))
+        if self._notifier.watchdog_s:
+            pause_s = min(pause_s, self._notifier.watchdog_s / 4)
+        for key, _ in self._selector.select(pause_s):
+            if key.data is None:
+                self._wakes.recv(4096)
+            else:
+                self._hear(key.data)
+        self._bury()
+        self._watch()
+
+    def _hear(self, child: _Child) -> None:
+        try:
+            text = child.words.recv(MAX_WORD_BYTES).decode("utf-8", "replace")
+        except OSError:
+            text = ""
+        word, _, rest = text.partition(" ")
+        child.heard_at = time.monotonic()
+        if word == "ready":
+            child.is_ready = True
+        elif word == "failed":
+            child.failure = rest
+        elif word == "shared":
+            child.is_shared = True
+        elif word == "secrets":
+            for other in self._children:
+                if other is not child:
+                    other.tell("secrets")
+        elif not word:
+            self._selector.unregister(child.words)  # it has closed its end: it is about to end
+
+    def _bury(self) -> None:
+        """Take note of workers that have ended."""
+        for child in list(self._children):
+            pid, status = os.waitpid(child.pid, os.WNOHANG)
+            if not pid:
+                continue
+            while child.words in self._selector.get_map():
+                self._hear(child)  # its last words
+            self._children.remove(child)
+            child.words.close()
+            if not child.is_dismissed and not self._is_stopping:
+                self._lost(child, os.waitstatus_to_exitcode(status))
+
+    def _lost(self, child: _Child, code: int) -> None:
+        """A worker has died, or has not come up."""
+        reason = child.failure or (f"signal {-code}" if code < 0 else f"exit code {code}")
+        if not child.is_ready and not self._was_ready:
+            if child.failure:
+                raise ConfigError(child.failure)
+            raise ConfigError(f"{self._path}: the first worker died while it started: {reason}")
+        if not child.is_ready and self._former is not None:
+            self._keep_former(reason)
+            return
+        lived_s = time.monotonic() - child.since
+        self._failures = 0 if lived_s > _LONG_ENOUGH_S else self._failures + 1
+        pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**self._failures)
+        self._start_at = time.monotonic() + pause_s
+        log.error("worker lost", pid=child.pid, reason=reason, next_in_s=pause_s)
+
+    def _watch(self) -> None:
+        now = time.monotonic()
+        for child in self._children:
+            is_stalled = now - child.heard_at > STALL_S
+            if is_stalled and not child.is_stalled:
+                log.error("worker stalled", pid=child.pid, seconds=round(now - child.heard_at, 1))
+            child.is_stalled = is_stalled
+        if self._notifier.watchdog_s and not any(child.is_stalled for child in self._children):
+            self._notifier.alive()
+
+    # --- what is to be done -----------------------------------------------------------------------
+
+    def _go_on(self) -> None:
+        """Come nearer to as many workers as there are to be, all of them of this generation."""
+        if self._is_stopping:
+            return
+        count = workers_of(self._config)
+        current = [c for c in self._children if c.generation == self._generation]
+        ready = [c for c in current if c.is_ready]
+        if self._former is not None and ready:
+            self._former = None  # it has come up: there is no way back
+        old = [c for c in self._children if c not in current and not c.is_dismissed]
+        for child in old[: max(0, len(old) + len(ready) - count)]:
+            child.is_dismissed = True
+            child.tell("drain")
+        # One at a time: the first one finds out whether it can be done.
+        if len(current) < count and len(current) == len(ready):
+            self._start_next(count)
+        if count == 1 and len(self._children) == 1 and ready and ready[0].is_shared:
+            ready[0].is_shared = ready[0].was_asked_to_share = False
+            ready[0].tell("alone")
+        if len(ready) == count:
+            self._settle()
+
+    def _start_next(self, count: int) -> None:
+        if time.monotonic() < self._start_at:
+            return
+        self._start_at = 0.0
+        for child in self._children:
+            if not child.is_shared and not child.was_asked_to_share:
+                child.was_asked_to_share = True
+                child.tell("share")
+        if all(child.is_shared for child in self._children):
+            self._start(count)
+
+    def _start(self, count: int) -> None:
+        is_first = not self._children
+        is_spokesman = not any(c.generation == self._generation for c in self._children)
+        task = Task(self._config, self._sockets, Place(is_first, count), is_spokesman)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        pid = os.fork()
+        if not pid:
+            self._become_worker(task, theirs, ours)
+        theirs.close()
+        ours.setblocking(False)
+        child = _Child(pid, ours, self._generation, is_shared=not is_first or count > 1)
+        self._children.append(child)
+        self._selector.register(ours, selectors.EVENT_READ, child)
+
+    def _become_worker(self, task: Task, parent: socket.socket, others_end: socket.socket) -> None:
+        code = 1
+        try:
+            # Else it would go on to serve beside the next service.
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            signal.set_wakeup_fd(-1)
+            for number in (signal.SIGTERM, signal.SIGCHLD):
+                signal.signal(number, signal.SIG_DFL)
+            for number in (signal.SIGINT, signal.SIGHUP):  # a terminal sends them to all of us
+                signal.signal(number, signal.SIG_IGN)
+            self._selector.close()
+            for end in (others_end, self._wakes, *(child.words for child in self._children)):
+                end.close()
+            if self._lock >= 0:
+                os.close(self._lock)
+            code = work(task, parent)
+        except BaseException as error:  # whatever it is: no worker may go on as a parent
+            log.exception("internal error", error, thread="worker")
+        finally:
+            log.flush()
+            os._exit(code)
+
+    def _settle(self) -> None:
+        """All are there that are to be."""
+        if not self._was_ready:
+            self._was_ready = True
+            log.info(
+                "listening",
+                addresses=" ".join(map(address_of, self._sockets.public)),
+                admin=" ".join(map(address_of, self._sockets.admin)),
+            )
+            self._notifier.ready("serving")
+        elif self._is_reloading:
+            log.info("reloaded", config=str(self._path), generation=self._generation)
+            self._notifier.ready("serving, reloaded")
+        self._is_reloading = False
+        if self._is_reload_wanted:
+            self._is_reload_wanted = False
+            self._reload()
+
+    def _reload(self) -> None:
+        """Load the configuration; it is in force once the first worker has come up with it."""
+        self._notifier.reloading()
+        try:
+            new = config.load(self._path)
+            _check_fixed(self._config, new)
+        except ConfigError as error:
+            self._say_not_reloaded(str(error))
+            return
+        self._former, self._config = self._config, new
+        log.configure(new.log.format, new.log.level)
+        self._generation += 1
+        self._is_reloading = True
+        self._go_on()
+
+    def _keep_former(self, reason: str) -> None:
+        assert self._former is not None  # noqa: S101 - or this is not called
+        self._config, self._former = self._former, None
+        log.configure(self._config.log.format, self._config.log.level)
+        self._generation -= 1
+        self._is_reloading = False
+        self._say_not_reloaded(reason)
+
+    def _say_not_reloaded(self, reason: str) -> None:
+        log.error("not reloaded", reason=reason, cure="all stays as it was")
+        self._notifier.ready("serving; the last reload failed")
+
+
+def _open_all(settings: Config) -> Sockets:
+    """All listening sockets. Raises `ConfigError` where an address can't be had."""
+    server, sockets = settings.server, Sockets([], [], [])
+    key = "server.listen"
+    try:
+        for address in server.listen:
+            mode, group = int(server.socket_mode, 8), server.socket_group
+            sockets.public.extend(open_sockets(address, mode=mode, group=group))
+        key = "admin.listen"
+        if settings.admin.listen:
+            sockets.admin.extend(open_sockets(settings.admin.listen))
+    except ConfigError as error:
+        sockets.close()
+        raise ConfigError(f"{settings.source}: {key}: {error}") from None
+    addresses = [*server.listen, settings.admin.listen]
+    paths = [a.removeprefix("unix:") for a in addresses if a.startswith("unix:")]
+    return sockets._replace(paths=paths)
+
+
+def _check_fixed(old: Config, new: Config) -> None:
+    """Raises `ConfigError` for a change that takes a restart."""
+    for key in _FIXED:
+        table, name = key.split(".")
+        if getattr(getattr(old, table), name) != getattr(getattr(new, table), name):
+            raise ConfigError(f"{new.source}: {key}: a change of it needs a restart")
