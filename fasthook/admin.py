@@ -5,7 +5,7 @@ library's counters, with their locks and labels, would cost the hot path a tenth
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -15,7 +15,9 @@ from prometheus_client.core import (
     HistogramMetricFamily,
     Metric,
 )
+from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 
 from fasthook.dispatch.counts import Counts
 from fasthook.model import Request
@@ -23,6 +25,8 @@ from fasthook.wire.answers import Answer, render
 from fasthook.wire.connection import Connection
 
 _METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+#: Names of figures of what all workers share.
+_OF_ALL: Final = "fasthook_spool_"
 
 
 class Metrics:
@@ -75,34 +79,75 @@ class Admin:
     """Answers the requests of the admin listener."""
 
     def __init__(
-        self, not_ready: Callable[[], str], families: Callable[[], Iterable[Metric]]
+        self,
+        not_ready: Callable[[], str],
+        families: Callable[[], Iterable[Metric]],
+        gather: Callable[[Callable[[Sequence[str]], None]], bool] = lambda then: False,
     ) -> None:
-        """`not_ready()` says why the service is not ready, or "" if it is."""
+        """`not_ready()` says why the service is not ready, or "" if it is.
+
+        `gather` has `then` called with the figures of all workers; whether there are others.
+        """
         self._not_ready = not_ready
+        self._gather = gather
         self._registry = CollectorRegistry()
         self._registry.register(_Families(families))
 
-    def receive(self, request: Request, connection: Connection, number: int) -> Answer:
+    def receive(self, request: Request, connection: Connection, number: int) -> Answer | None:
         """See `wire.connection.Receive`."""
         answer = _PAGES.get(request.path)
         if answer is None:
             return render(404, b"not found\n")
         if request.method not in (b"GET", b"HEAD"):
             return render(405, b"method not allowed\n", fields=(("Allow", "GET, HEAD"),))
-        return answer(self)
+        return answer(self, connection, number)
 
-    def _health(self) -> Answer:
+    def _health(self, connection: Connection, number: int) -> Answer:
         return render(200, b"ok\n")
 
-    def _readiness(self) -> Answer:
+    def _readiness(self, connection: Connection, number: int) -> Answer:
         reason = self._not_ready()
         return render(503, f"{reason}\n".encode()) if reason else render(200, b"ready\n")
 
-    def _metrics(self) -> Answer:
-        return render(200, generate_latest(self._registry), content_type=_METRICS_TYPE)
+    def _metrics(self, connection: Connection, number: int) -> Answer | None:
+        def answer(texts: Sequence[str]) -> None:
+            text = merged(texts) if texts else self.figures()
+            connection.answer(number, render(200, text, content_type=_METRICS_TYPE))
+
+        if self._gather(answer):
+            return None
+        return render(200, self.figures(), content_type=_METRICS_TYPE)
+
+    def figures(self) -> bytes:
+        """This worker's, in Prometheus' text format."""
+        return generate_latest(self._registry)
 
 
-_PAGES: Final[dict[bytes, Callable[[Any], Answer]]] = {
+def merged(texts: Sequence[str]) -> bytes:
+    """The figures of several workers as those of one service, in Prometheus' text format.
+
+    They are added up; but what is said of the spool is said of the one that all have.
+    """
+    families: dict[str, Metric] = {}
+    totals: dict[str, dict[tuple[str, frozenset[tuple[str, str]]], float]] = {}
+    for text in texts:
+        for family in text_string_to_metric_families(text):
+            families.setdefault(family.name, family)
+            total = totals.setdefault(family.name, {})
+            for name, labels, value, *_ in family.samples:
+                key = name, frozenset(labels.items())
+                is_shared = name.startswith(_OF_ALL)
+                known = total.get(key, value if is_shared else 0.0)
+                total[key] = max(known, value) if is_shared else known + value
+    for name, family in families.items():
+        found = [Sample(key[0], dict(key[1]), value) for key, value in totals[name].items()]
+        family.samples = found
+    registry = CollectorRegistry()
+    registry.register(_Families(families.values))
+    return generate_latest(registry)
+
+
+_PAGES: Final[dict[bytes, Callable[[Any, Connection, int], Answer | None]]] = {
     b"/healthz": Admin._health,
     b"/readyz": Admin._readiness,
     b"/metrics": Admin._metrics,

@@ -82,7 +82,11 @@ class Unpair(msgspec.Struct, tag=True):
     kept: str = ""
 
 
-Order = Replay | Forget | Prune | Pair | PairingState | Unpair
+class Figures(msgspec.Struct, tag=True):
+    """Say the metrics of this worker."""
+
+
+Order = Replay | Forget | Prune | Pair | PairingState | Unpair | Figures
 _decode = msgspec.json.Decoder(Order).decode
 
 
@@ -94,9 +98,17 @@ class Control:
     """The service's end."""
 
     def __init__(
-        self, spool: Spool, on_forget: Callable[[Sequence[int]], None], pairing: Pairing
+        self,
+        spool: Spool,
+        on_forget: Callable[[Sequence[int]], None],
+        pairing: Pairing,
+        figures: Callable[[], bytes],
     ) -> None:
-        """`on_forget` is told of deliveries that are not to run any more."""
+        """`on_forget` is told of deliveries that are not to run any more.
+
+        `figures`: the metrics, in Prometheus' text format.
+        """
+        self._figures = figures
         self._spool = spool
         self._on_forget = on_forget
         self._pairing = pairing
@@ -109,6 +121,8 @@ class Control:
             order = _decode(request.body)
         except (ValueError, RecursionError) as error:
             return render(400, f"{error}\n".encode())
+        if isinstance(order, Figures):
+            return render(200, self._figures())
         if isinstance(order, Prune):
             self._spool.prune(order.retention_s)
             return render(200)
@@ -172,6 +186,11 @@ def remove_sockets(path: Path) -> None:
     """Remove those of workers that were killed: no other may run. Raises `OSError`."""
     for socket_path in path.glob(_NAMES):
         socket_path.unlink(missing_ok=True)
+
+
+def is_alone(path: Path) -> bool:
+    """Whether there is one worker and no other. Raises `OSError`."""
+    return len(list(path.glob(_NAMES))) == 1
 
 
 def send(path: Path, order: Replay | Forget | Prune) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from prometheus_client import Metric
@@ -42,7 +42,7 @@ class Service:
         self.line = Line(config, plan, log, self.metrics, place)
         self._body_limits = plan.body_limits
         self._listener = self._new_listener(plan)
-        self._admin = Admin(self._not_ready, self._families)
+        self._admin = Admin(self._not_ready, self._families, self._gather)
         self._admin_listener = self._new_small_listener(self._admin.receive, _ADMIN_BODY_BYTES)
         #: For orders of commands, where there is something to order about.
         self._control_listener: Listener | None = None
@@ -61,7 +61,7 @@ class Service:
                 on_taken=lambda: self.on_secrets(),
             )
             self._pairing, line.take = pairing, pairing.take
-            receive = Control(spool, line.forget, pairing).receive
+            receive = Control(spool, line.forget, pairing, self._admin.figures).receive
             self._control_listener = self._new_small_listener(receive, MAX_ORDER_BYTES)
 
     def _new_listener(self, plan: Plan) -> Listener:
@@ -177,6 +177,25 @@ class Service:
         if self._listener.is_draining:
             return "draining"
         return self.line.trouble
+
+    def _gather(self, then: Callable[[Sequence[str]], None]) -> bool:
+        """See `Admin`. Without a spool each worker has its own figures, and nobody asks for all."""
+        spool = self.line.spool
+        if spool is None or control.is_alone(spool.path):
+            return False
+
+        def ask() -> list[str]:
+            try:
+                return [text.decode() for text in control.ask(spool.path, control.Figures())]
+            except (OSError, control.Refused) as error:
+                self._log.warning("metrics of one worker alone", error=str(error))
+                return []
+
+        def done(future: asyncio.Future[list[str]]) -> None:
+            then(future.result())
+
+        self._loop.run_in_executor(None, ask).add_done_callback(done)
+        return True
 
     def _families(self) -> Iterable[Metric]:
         lanes, backlog = self.line.pool.lanes, self.line.backlog

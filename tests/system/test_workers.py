@@ -184,6 +184,20 @@ def test_who_sends_the_same_again_is_known_to_all_workers(serve):
     assert service.stop() == 0
 
 
+def test_the_metrics_are_those_of_all_workers(serve):
+    service = serve(with_workers(2))
+    for number in range(40):
+        answer = exchange(service.port, request(x_github_delivery=f"{number}"))
+        assert status_of(answer) == 202
+    wait_for(lambda: len(handled(service)) >= 40, "all of them")
+    for _ in range(5):
+        text = admin(service, "/metrics")
+        assert 'fasthook_requests_total{endpoint="github",result="event"} 40.0' in text
+        assert 'fasthook_attempts_total{handler="record",outcome="done"} 40.0' in text
+        assert 'fasthook_spool_events{state="dead"} 0.0' in text
+    assert service.stop() == 0
+
+
 def test_a_second_signal_ends_all_of_it(serve):
     service = serve(with_workers(2, "slow"))
     for _ in range(4):
