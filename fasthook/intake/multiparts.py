@@ -104,7 +104,10 @@ def looks_into_parts(verifier: Verifier, scheme: Scheme, form_payload: str) -> V
     texts = [scheme.signature, scheme.timestamp, *scheme.require]
     selectors = [Selector.parse(text) for text in texts if text]
     selectors += Template(scheme.message).selectors
-    if any(selector.kind in ("form", "json") for selector in selectors):
+    kinds = {selector.kind for selector in selectors}
+    if "form" in kinds:  # what is signed is a field itself, and not what its JSON holds
+        return PartsVerifier(verifier, "")
+    if "json" in kinds:
         return PartsVerifier(verifier, form_payload)
     return verifier
 

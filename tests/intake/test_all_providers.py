@@ -292,6 +292,20 @@ def test_a_token_is_about_one_body_and_one_issuer():
             verifier.verify(bad, NOW_S)
 
 
+def test_a_field_itself_is_signed_though_its_json_is_the_event():
+    signs, verifies = keys_of(catalogue.load("travisci").schemes["default"])
+    event = b'{"id": 7, "type": "push", "status_message": "Passed"}'
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    request = request_of(urlencode({"payload": event}).encode(), headers)
+    sign(catalogue.load("travisci").schemes["default"], signs, request, NOW_S)
+    endpoint = endpoint_of("travisci", [verifies])
+
+    delivery = receive(endpoint, request)
+    assert (delivery.event_type, delivery.payloads[0]["id"]) == ("Passed", 7)
+    assert refusal(endpoint, copy_of(request, body=request.body.replace(b"7", b"6"))).status == 401
+    assert refusal(endpoint, copy_of(request, body=event)).status == 401  # as JSON, without a form
+
+
 def test_a_probe_with_a_wrong_signature_gets_401():
     public = PAIRS["ed25519"].public_key().public_bytes_raw().hex().encode()
     headers = {"X-Signature-Timestamp": str(NOW_S), "X-Signature-Ed25519": "00" * 64}
