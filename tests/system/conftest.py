@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.system.clocked import Clock
+
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared"
 SECRET = "system-test-secret-0123456789"
@@ -45,7 +47,10 @@ def wait_for(fact: Callable[[], object], what: str) -> object:
 class Service:
     """A running `fasthook serve`."""
 
-    def __init__(self, config: str, folder: Path, environment: dict[str, str]) -> None:
+    def __init__(
+        self, config: str, folder: Path, environment: dict[str, str], clock: Clock | None = None
+    ) -> None:
+        """`clock`: what sets the service's time."""
         self.folder = folder
         self.config = folder / "fasthook.toml"
         self.config.write_text(config)
@@ -53,8 +58,9 @@ class Service:
         self.lines: list[str] = []
         self._is_told = False
         self._new_lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        program = ["fasthook.cli"] if clock is None else ["tests.system.clocked", str(clock.path)]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "fasthook.cli", "serve", "-c", str(self.config)],
+            [sys.executable, "-m", *program, "serve", "-c", str(self.config)],
             stderr=subprocess.PIPE,
             cwd=folder,
             text=True,
@@ -62,7 +68,12 @@ class Service:
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self.port, self.admin_port = self._ports()
+        try:
+            self.port, self.admin_port = self._ports()
+        except BaseException:
+            self.process.kill()
+            self.stop()
+            raise
 
     def _read(self) -> None:
         assert self.process.stderr is not None
@@ -159,6 +170,56 @@ def serve(tmp_path: Path, package: Path) -> Iterator[Callable[..., Service]]:
         if service.process.poll() is None:
             service.process.kill()  # a second signal is no way to end one that hangs
             service.stop()
+
+
+NGINX = """
+daemon off;
+user root;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log;
+events {{ worker_connections 256; }}
+http {{
+  access_log off;
+  client_body_temp_path {folder}/body;
+  proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi;
+  scgi_temp_path {folder}/scgi;
+  {http}
+}}
+"""
+
+
+@contextlib.contextmanager
+def nginx(folder: Path, http: str, listens: Path) -> Iterator[None]:
+    """A running nginx with `http` in that block. `listens`: a socket that is there once it is.
+
+    Where we are root its workers are root, too: as somebody else they could neither enter a folder
+    of pytest, which is ours alone, nor use the socket of a service. (Without root, nginx ignores
+    `user`, and says so.)
+    """
+    program = needs("nginx")
+    conf = folder / "nginx.conf"
+    conf.write_text(NGINX.format(folder=folder, http=http))
+    with (folder / "nginx.log").open("wb") as said:
+        process = subprocess.Popen([program, "-p", str(folder), "-c", str(conf)], stderr=said)
+    try:
+        wait_for(lambda: listens.exists() or process.poll() is not None, "nginx to listen")
+        assert process.poll() is None, (folder / "nginx.log").read_text()
+        yield
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        process.wait(PATIENCE_S)
+
+
+def certificate(folder: Path, name: str) -> None:
+    """`cert.pem` and `key.pem` in `folder`, for the host `name`."""
+    command = [needs("openssl"), "req", "-x509", "-newkey", "ec"]
+    command += ["-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+    command += ["-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}"]
+    command += ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
+    subprocess.run(command, check=True, capture_output=True)
 
 
 def exchange(port: int, raw: bytes, *, timeout_s: float = PATIENCE_S) -> bytes:

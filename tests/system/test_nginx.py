@@ -1,7 +1,6 @@
 """From a client that is none of ours, through TLS and nginx, to an installed package's handler."""
 
 import json
-import signal
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.system.conftest import PATIENCE_S, SECRET, SHARED, Service, needs, wait_for
+from tests.system.conftest import SECRET, SHARED, Service, certificate, needs, nginx, wait_for
 
 CONFIG = """
 [server]
@@ -33,18 +32,7 @@ secrets = ["env:HOOK_SECRET"]
 handlers = ["record_push"]
 """
 
-NGINX = """
-daemon off;
-pid {folder}/nginx.pid;
-error_log {folder}/error.log;
-events {{ worker_connections 256; }}
-http {{
-  access_log off;
-  client_body_temp_path {folder}/body;
-  proxy_temp_path {folder}/proxy;
-  fastcgi_temp_path {folder}/fastcgi;
-  uwsgi_temp_path {folder}/uwsgi;
-  scgi_temp_path {folder}/scgi;
+HTTP = """
   client_max_body_size 25m;
   upstream fasthook {{ server unix:{socket}; keepalive 8; }}
   server {{
@@ -61,7 +49,6 @@ http {{
       proxy_next_upstream off;
     }}
   }}
-}}
 """
 
 
@@ -100,34 +87,13 @@ def openssl_hmac(body: Path, secret: str = SECRET) -> str:
 
 @pytest.fixture
 def front(serve, tmp_path: Path) -> Iterator[Front]:
-    nginx, openssl = needs("nginx"), needs("openssl")
-    tmp_path.chmod(0o755)  # nginx's workers are somebody else
-    for parent in tmp_path.parents[:2]:
-        parent.chmod(0o755)
+    needs("nginx")
     socket_path = tmp_path / "fasthook.sock"
     service = serve(CONFIG.format(socket=socket_path))
-    socket_path.chmod(0o666)
-    subprocess.run(
-        [
-            *(openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
-            *("-nodes", "-days", "2", "-subj", "/CN=hooks.test"),
-            *("-addext", "subjectAltName=DNS:hooks.test"),
-            *("-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "cert.pem")),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    conf = tmp_path / "nginx.conf"
-    conf.write_text(NGINX.format(folder=tmp_path, socket=socket_path))
-    process = subprocess.Popen(
-        [nginx, "-p", str(tmp_path), "-c", str(conf)], stderr=subprocess.PIPE
-    )
-    wait_for((tmp_path / "tls.sock").exists, "nginx to listen")
-    yield Front(tmp_path, service)
-    process.send_signal(signal.SIGTERM)
-    process.wait(PATIENCE_S)
-    if process.stderr is not None:
-        process.stderr.close()
+    certificate(tmp_path, "hooks.test")
+    http = HTTP.format(folder=tmp_path, socket=socket_path)
+    with nginx(tmp_path, http, tmp_path / "tls.sock"):
+        yield Front(tmp_path, service)
 
 
 def own_push(folder: Path) -> Path:
