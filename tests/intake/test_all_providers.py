@@ -20,9 +20,12 @@ from tests.intake.support import NOW_S, copy_of, endpoint_of, receive, refusal, 
 
 URL = "https://hooks.example.com/hook"
 PAIRS = {
-    "rsa": rsa.generate_private_key(65537, 2048),
-    "ecdsa": ec.generate_private_key(ec.SECP256R1()),
-    "ed25519": ed25519.Ed25519PrivateKey.from_private_bytes(b"k" * 32),
+    seed: {
+        "rsa": rsa.generate_private_key(65537, 2048),
+        "ecdsa": ec.generate_private_key(ec.SECP256R1()),
+        "ed25519": ed25519.Ed25519PrivateKey.from_private_bytes(hashlib.sha256(seed).digest()),
+    }
+    for seed in (b"all", b"other")
 }
 PEM = serialization.Encoding.PEM
 SPKI = serialization.PublicFormat.SubjectPublicKeyInfo
@@ -35,15 +38,15 @@ def schemes():
                 yield pytest.param(name, scheme_name, id=f"{name}-{scheme_name}")
 
 
-def keys_of(scheme):
+def keys_of(scheme, seed=b"all"):
     """What signs, and what verifies it."""
     kind = scheme.kind
     if scheme.claims is not None and not scheme.claims.algorithms[0].startswith("HS"):
         kind = "ecdsa" if scheme.claims.algorithms[0] == "ES256" else "rsa"
-    if kind not in PAIRS:
-        secret = sample_secret(scheme, b"all").encode()
+    if kind not in PAIRS[seed]:
+        secret = sample_secret(scheme, seed).encode()
         return secret, secret
-    private = PAIRS[kind]
+    private = PAIRS[seed][kind]
     signs = private.private_bytes(
         PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
@@ -264,7 +267,7 @@ def token(claims, key, algorithm="HS256"):
 def test_a_token_does_not_choose_its_algorithm():
     body_hash = hashlib.sha256(BODY).hexdigest()
     claims = {"request_body_sha256": body_hash, "iat": NOW_S}
-    public = PAIRS["ecdsa"].public_key().public_bytes(PEM, SPKI)
+    public = PAIRS[b"all"]["ecdsa"].public_key().public_bytes(PEM, SPKI)
     verifier = verifier_of(catalogue.load("plaid").schemes["default"], [public])
     for forged in (
         token(claims, public),  # the public key taken for a shared secret
@@ -307,7 +310,7 @@ def test_a_field_itself_is_signed_though_its_json_is_the_event():
 
 
 def test_a_probe_with_a_wrong_signature_gets_401():
-    public = PAIRS["ed25519"].public_key().public_bytes_raw().hex().encode()
+    public = PAIRS[b"all"]["ed25519"].public_key().public_bytes_raw().hex().encode()
     headers = {"X-Signature-Timestamp": str(NOW_S), "X-Signature-Ed25519": "00" * 64}
     probe = refusal(endpoint_of("discord", [public]), request_of(b'{"type":1}', headers))
     assert (probe.status, type(probe)) == (401, BadSignature)
@@ -362,7 +365,7 @@ def test_an_empty_body_is_an_event_where_the_sender_has_such():
 
 def test_json_under_another_name_is_json_all_the_same():
     table = catalogue.load("aws-sns")
-    private = PAIRS["rsa"].private_bytes(
+    private = PAIRS[b"all"]["rsa"].private_bytes(
         PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     body = {"Type": "Notification", "MessageId": "m1", "TopicArn": "arn:t", "Message": "hello"}
@@ -370,7 +373,7 @@ def test_json_under_another_name_is_json_all_the_same():
     request = request_of(json.dumps(body).encode(), {"content-type": "text/plain; charset=UTF-8"})
     scheme = table.schemes["default"]
     sign(scheme, private, request, NOW_S, URL, {"topic_arn": "arn:t"})
-    public = PAIRS["rsa"].public_key().public_bytes(PEM, SPKI)
+    public = PAIRS[b"all"]["rsa"].public_key().public_bytes(PEM, SPKI)
     verifier = verifier_of(scheme, [public], URL, {"topic_arn": "arn:t"})
     delivery = receive(endpoint_of(table, verifier=verifier), request)
     assert (delivery.event_id, delivery.event_type) == ("m1", "Notification")
