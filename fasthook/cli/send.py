@@ -178,8 +178,7 @@ def build(
         event_type = next(iter(provider.samples), "")
     new_id = event_id or f"{uuid.uuid4()}"
     body = given if given is not None else _sample(provider, scheme, event_type, new_id)
-    kind = b"application/json" if provider.content[0] == "json" else _FORM
-    headers = {b"content-type": kind, b"user-agent": b"fasthook-send"}
+    headers = {b"content-type": _type_of(provider, body), b"user-agent": b"fasthook-send"}
     target_line = path + (b"?" + parts.query.encode() if parts.query else b"")
     request = Request(b"POST", target_line, path, b"", headers, True, None, body)
     if scheme is None:
@@ -202,6 +201,14 @@ def build(
         selector = Selector.parse(scheme.signature or f"header:{scheme.headers[0]}")
         place(request, selector, _flipped(selector.read(request) or b""))
     return request
+
+
+def _type_of(provider: Provider, body: bytes) -> bytes:
+    """What the body is, where the provider sends several types; else the one it sends."""
+    kinds = [kind for kind in provider.content if kind in ("json", "form")]
+    if len(kinds) > 1 and body:
+        return b"application/json" if body.lstrip()[:1] in (b"{", b"[") else _FORM
+    return b"application/json" if kinds[:1] == ["json"] else _FORM
 
 
 def _complete(scheme: Scheme, request: Request) -> None:

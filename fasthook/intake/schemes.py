@@ -59,6 +59,8 @@ class Scheme(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     signature_keys: list[str] = []
     #: Between the items of kv, versioned and list.
     separator: str = ","
+    #: Whether the sender writes a space behind each separator; read it may be either way.
+    is_spaced: bool = False
     #: Between groups of kv that each have a time of their own.
     group_separator: str = ""
     hash: Hash = "sha256"

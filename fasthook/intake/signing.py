@@ -203,10 +203,11 @@ def _formatted(scheme: Scheme, signature: bytes, fields: dict[bytes, bytes]) -> 
     key = scheme.signature_keys[0].encode() if scheme.signature_keys else b""
     if scheme.format == "versioned":
         return key + b"," + signature
+    between = scheme.separator.encode() + (b" " if scheme.is_spaced else b"")
     if scheme.format == "list":
-        return scheme.separator.encode().join([*fields.values(), signature])
+        return between.join([*fields.values(), signature])
     items = [name + b"=" + value for name, value in (*fields.items(), (key, signature))]
-    return scheme.separator.encode().join(items)
+    return between.join(items)
 
 
 def sample_secret(scheme: Scheme, seed: bytes) -> Any:
