@@ -6,9 +6,13 @@ place, and have times of one unit. A form that comes anew has its case by itself
 
 import functools
 from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from fasthook.intake import catalogue
 from fasthook.intake.catalogue import Provider
@@ -21,7 +25,7 @@ from fasthook.intake.templates import Selector, Template
 from fasthook.model import Request
 from tests.intake import test_provider_code
 from tests.intake.support import NOW_S, copy_of, endpoint_of, request_of, with_header
-from tests.intake.test_all_providers import keys_of
+from tests.intake.test_all_providers import PAIRS, keys_of
 
 URL = "https://hooks.example.com/hook"
 BODY = b'{"id":"evt_1","type":"t"}'
@@ -152,7 +156,13 @@ def _form_of(scheme: Scheme) -> tuple[object, ...]:
     where = scheme.signature.partition(":")[0] or "header"
     time = (scheme.timestamp.partition(":")[0], scheme.timestamp_unit) if scheme.timestamp else ()
     algorithm = scheme.claims.algorithms[0] if scheme.claims else ""
-    return (scheme.kind, scheme.format, scheme.encoding, scheme.is_padded, where, time, algorithm)
+    written = (
+        scheme.format,
+        scheme.encoding,
+        scheme.is_padded,
+        scheme.key_encoding == "certificate",
+    )
+    return (scheme.kind, *written, where, time, algorithm)
 
 
 def _body_of(scheme: Scheme) -> bytes:
@@ -162,18 +172,40 @@ def _body_of(scheme: Scheme) -> bytes:
     return FORM if any(selector.kind == "form" for selector in selectors) else BODY
 
 
+def certificate_of(key: rsa.RSAPrivateKey) -> bytes:
+    """A certificate that says that the key is its own, in PEM."""
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "tests.example")])
+    now = datetime.fromtimestamp(NOW_S, UTC)
+    made = x509.CertificateBuilder().subject_name(name).issuer_name(name).serial_number(1)
+    made = (
+        made.public_key(key.public_key()).not_valid_before(now).not_valid_after(now + timedelta(1))
+    )
+    return made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def case_of(name: str, scheme_name: str) -> Case:
+    """The case of one scheme."""
+    scheme = catalogue.load(name).schemes[scheme_name]
+    if scheme.kind == "code":
+        body, signs, verifies, _, other = test_provider_code.CASES[name]
+        return Case(name, scheme_name, signs, verifies, other, body)
+    signs, verifies = keys_of(scheme)
+    other = keys_of(scheme, b"other")[1]
+    if scheme.key_encoding == "certificate":
+        verifies, other = (certificate_of(PAIRS[seed]["rsa"]) for seed in (b"all", b"other"))
+    is_form = "json" not in catalogue.load(name).content and "form" in catalogue.load(name).content
+    return Case(name, scheme_name, signs, verifies, other, FORM if is_form else _body_of(scheme))
+
+
 @functools.cache
 def everything() -> list[Case]:
-    """All cases, by kind."""
+    """One case of each form, by kind."""
     found: dict[object, Case] = {}
     for name in sorted(catalogue.names(), key=lambda name: (name not in KNOWN, name)):
         for scheme_name, scheme in catalogue.load(name).schemes.items():
-            if scheme.kind == "code":
-                body, signs, verifies, _, other = test_provider_code.CASES[name]
-                found[name] = Case(name, scheme_name, signs, verifies, other, body)
-            elif scheme.key_encoding != "certificate" and _form_of(scheme) not in found:
-                keys = (*keys_of(scheme), keys_of(scheme, b"other")[1])
-                found[_form_of(scheme)] = Case(name, scheme_name, *keys, _body_of(scheme))
+            form = name if scheme.kind == "code" else _form_of(scheme)
+            if form not in found:
+                found[form] = case_of(name, scheme_name)
     return sorted(found.values(), key=lambda case: case.id)
 
 
