@@ -32,6 +32,7 @@ from fasthook.intake.templates import Template
 from fasthook.model import Handler, Reply
 from fasthook.spool import secrets
 from fasthook.spool.secrets import Kept
+from fasthook.values import Secret
 from fasthook.wire.sockets import check_address
 
 #: Said at every start, for it is not what one expects of a receiver that answers 2xx.
@@ -403,10 +404,7 @@ def _doubts(settings: EndpointSettings, provider: Provider, scheme: Scheme | Non
     if scheme is not None and scheme.timestamp and not scheme.signs_timestamp:
         doubts.append("the time that is checked is not signed: anybody can set it")
     for secret in settings.secrets:
-        if secret.source == "plain":
-            doubts.append("a plain: secret stands in the file; env:, file: or credential: hide it")
-        if secret.is_short:
-            doubts.append(f"the secret {secret.source} is short enough to be guessed")
+        doubts += _doubts_of(secret)
     for handshake in provider.handshakes:
         doubts.extend(
             f"{key} is missing: the sender's handshake is refused"
@@ -414,4 +412,16 @@ def _doubts(settings: EndpointSettings, provider: Provider, scheme: Scheme | Non
         )
     if settings.events == ():
         doubts.append("events is empty: every event is ignored")
+    return doubts
+
+
+def _doubts_of(secret: Secret) -> list[str]:
+    doubts = []
+    if secret.source == "plain":
+        doubts.append("a plain: secret stands in the file; env:, file: or credential: hide it")
+    if secret.is_short:
+        doubts.append(f"the secret {secret.source} is short enough to be guessed")
+    if secret.is_wrapped:
+        what = "white space or quotes around it, which are taken for a part of it"
+        doubts.append(f"the secret {secret.source} has {what}")
     return doubts

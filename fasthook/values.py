@@ -102,6 +102,19 @@ class Secret:
         """Whether it has fewer than `SHORT_SECRET_BYTES`."""
         return len(self._value) < SHORT_SECRET_BYTES
 
+    @property
+    def is_wrapped(self) -> bool:
+        """Whether white space or quotes stand around it: they are part of it, and rarely meant to.
+
+        Around a key in PEM or JSON white space means nothing.
+        """
+        bare = self._value.strip()
+        if bare.startswith((b"-----BEGIN", b"{")):
+            return False
+        return bare != self._value or (
+            len(bare) > 1 and bare[:1] == bare[-1:] and bare[:1] in b"\"'"
+        )
+
     def __repr__(self) -> str:
         return f"Secret({self.source})"
 

@@ -284,3 +284,13 @@ def test_a_secret_is_neither_copied_nor_encoded():
 def test_a_short_secret_knows_that_it_is():
     assert Secret(b"x" * (SHORT_SECRET_BYTES - 1), "plain").is_short
     assert not Secret(b"x" * SHORT_SECRET_BYTES, "plain").is_short
+
+
+@pytest.mark.parametrize(
+    ("value", "is_wrapped"),
+    [(b" key", True), (b"key\n", True), (b"'key'", True), (b'"key"', True), (b"\tkey", True),
+     (b"key", False), (b"it's", False), (b'"', False), (b"k e y", False), (b"'key", False),
+     (b"-----BEGIN PUBLIC KEY-----\n-----END PUBLIC KEY-----\n", False), (b'{"kty":"RSA"}\n', False)],
+)  # fmt: skip
+def test_a_secret_knows_what_stands_around_it(value, is_wrapped):
+    assert Secret(value, "plain").is_wrapped is is_wrapped
