@@ -49,7 +49,7 @@ def key_of(scheme: Scheme, secret: bytes) -> bytes:
     key = _DECODERS[scheme.key_encoding](text)
     if not key:
         raise ConfigError("the secret is empty")
-    return key
+    return key + scheme.key_suffix.encode()
 
 
 def _from_hex(text: bytes) -> bytes:

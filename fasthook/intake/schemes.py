@@ -71,6 +71,7 @@ class Scheme(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     message: str = "{body}"
     key_encoding: KeyEncoding = "utf8"
     key_prefix: str = ""  # cut off a secret that has it
+    key_suffix: str = ""  # put behind the secret to make it the key
     #: Where the signed time stands: a selector. Empty: the signature does not age.
     timestamp: str = ""
     timestamp_unit: Literal["s", "ms", "iso8601", "http-date"] = "s"

@@ -1,6 +1,7 @@
 """Senders for whom there are no vectors: what they document, written out by hand."""
 
 import base64
+import hashlib
 import hmac
 import json
 
@@ -67,6 +68,8 @@ LI = b'{"type":"LEAD_ACTION"}'
 PAIR = b"client-id-1&client-secret-2"
 
 #: Provider, secret, what it sends (query, headers, body), and the type of the event.
+FITBIT = b'[{"collectionType":"foods","date":"2026-01-01","ownerId":"228S74","ownerType":"user"}]'
+LARK = b'{"schema":"2.0","header":{"event_id":"e","event_type":"im.message.receive_v1","token":"%s"},"event":{}}'
 GENUINE = [
     ("acuity", KEY, "", {**FORM, "X-Acuity-Signature": base64_of(ACUITY)}, ACUITY, "scheduled"),
     ("adobe-sign", b"CBJCHBCAABAA", "", {"X-AdobeSign-ClientId": "CBJCHBCAABAA"},
@@ -97,6 +100,8 @@ GENUINE = [
      b'{"event":{"type":"create_pulse","triggerUuid":"t"}}', "create_pulse"),
     ("patreon", KEY, "", {"X-Patreon-Event": "members:create", "X-Patreon-Signature": hex_of(BODY, "md5")},
      BODY, "members:create"),
+    ("fitbit", KEY, "", {"X-Fitbit-Signature": base64_of(FITBIT, "sha1", KEY + b"&")}, FITBIT, "foods"),
+    ("lark", KEY, "", {}, LARK % KEY, "im.message.receive_v1"),
     ("quickbooks", KEY, "", {"intuit-signature": base64_of(QUICKBOOKS)}, QUICKBOOKS,
      "qbo.invoice.created.v1"),
     ("quickbooks", KEY, "", {"intuit-signature": base64_of(QUICKBOOKS_OLD)}, QUICKBOOKS_OLD,
@@ -221,6 +226,8 @@ HANDSHAKES = [
     ("adobe-sign", b"GET", "", {"X-AdobeSign-ClientId": "CBJCHBCAABAA"}, b"", "",
      {"X-AdobeSign-ClientId": "CBJCHBCAABAA"}),
     ("circle", b"HEAD", "", {}, b"", "", {}),
+    ("lark", b"POST", "", {}, b'{"type":"url_verification","token":"tok","challenge":"c-1"}',
+     {"challenge": "c-1"}, {}),
     ("linkedin", b"GET", f"?challengeCode={UUID}", {}, b"",
      {"challengeCode": UUID, "challengeResponse": hex_of(UUID.encode())}, {}),
     ("miro", b"POST", "", {}, b'{"challenge":"c-1"}', {"challenge": "c-1"}, {}),
@@ -256,6 +263,26 @@ def test_a_handshake_is_answered_and_no_handler_sees_it(
         assert json.loads(delivery.reply.body) == answer
     else:
         assert delivery.reply.body == answer
+
+
+@pytest.mark.parametrize(("code", "status"), [("tok", 204), ("tokx", 404), ("x", 404)])
+def test_fitbit_asks_for_a_code_and_wants_404_for_another(code, status):
+    endpoint, asked = endpoint_for("fitbit", KEY), sent(f"?verify={code}", {}, b"", b"GET")
+    if status == 204:
+        assert receive(endpoint, asked).reply.status == status
+    else:
+        assert refusal(endpoint, asked).status == status
+
+
+def test_lark_signs_what_is_encrypted_with_the_same_key():
+    body = b'{"encrypt":"AAAA"}'
+    digest = hashlib.sha256(b"1767225600" + b"nonce" + KEY + body).hexdigest()
+    headers = {"X-Lark-Request-Timestamp": "1767225600", "X-Lark-Request-Nonce": "nonce"}
+    request = sent("", {**headers, "X-Lark-Signature": digest}, body)
+    endpoint = endpoint_of("lark", [KEY], "signed")
+    assert receive(endpoint, request).secret_index == 0
+    for name in ("x-lark-request-timestamp", "x-lark-request-nonce", "x-lark-signature"):
+        assert refusal(endpoint, with_header(request, name, b"x")).status == 401
 
 
 def test_figma_pings_with_the_passcode():
