@@ -118,6 +118,11 @@ class Line:
         if self._recall is not None:
             self._recall.alone(held)
 
+    def drain(self) -> None:
+        """What comes from now on is among the last."""
+        if self._recall is not None:
+            self._recall.drain()
+
     # --- requests in ------------------------------------------------------------------------------
 
     def _receive_unstored(

@@ -6,6 +6,7 @@ import time
 from typing import Final
 
 _WATCHDOG_USEC: Final = "WATCHDOG_USEC"
+_TIMEOUT_S: Final = 0.2
 
 
 class Notifier:
@@ -27,6 +28,10 @@ class Notifier:
         """The service loads its configuration again."""
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
+    def patience(self, seconds: float) -> None:
+        """The start, or the end, takes longer: ask to be left alone for so long from now on."""
+        self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
+
     def stopping(self) -> None:
         """The service drains."""
         self._send("STOPPING=1")
@@ -39,6 +44,7 @@ class Notifier:
         if not self._address:
             return
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+            sender.settimeout(_TIMEOUT_S)  # a manager that does not read must not hold us up
             try:
                 sender.connect(self._address)
                 sender.send(text.encode())

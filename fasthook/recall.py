@@ -82,6 +82,10 @@ class Recall:
                 order = self._pool.lanes[key.handler].order
                 order.hold(key.order_key, key.head, key.parked, key.parked_from)
 
+    def drain(self) -> None:
+        """Whoever comes next is to run new events whose order counts, beside its own."""
+        self._waiting = self._ordered
+
     def stop(self) -> None:
         """Bring nothing more: the next start finds it."""
         self._is_stopping = True

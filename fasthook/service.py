@@ -155,6 +155,7 @@ class Service:
         self._log.info(
             "draining", connections=self._listener.connections, events=self.line.backlog.count
         )
+        self.line.drain()
         if self._control_listener is not None:
             await self._control_listener.drain(0)
         cut_off = await self._listener.drain(timeout_s, linger_s)

@@ -27,7 +27,7 @@ from fasthook.spool.journal import make_folder
 from fasthook.spool.lock import lock
 from fasthook.spool.spool import Place
 from fasthook.wire.sockets import Sockets, address_of, open_sockets
-from fasthook.worker import MAX_WORD_BYTES, Task, work
+from fasthook.worker import LINGER_S, MAX_WORD_BYTES, Task, work
 
 #: After a worker has died, and then twice as long each time, until one lives for long enough.
 _FIRST_PAUSE_S: Final = 0.1
@@ -36,6 +36,8 @@ _LONG_ENOUGH_S: Final = 10.0
 #: A worker that has not been heard of for so long is stalled: systemd hears of nobody, then.
 STALL_S: Final = 10.0
 _TICK_S: Final = 1.0
+#: What systemd is asked for each time while a start or a drain goes on.
+_PATIENCE_S: Final = 30.0
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 #: What can't be changed while the parent runs.
 _FIXED: Final = (
@@ -82,6 +84,7 @@ class Supervisor:
         self._is_stopping = self._was_ready = False
         self._is_reload_wanted = self._is_reloading = False
         self._signals = 0
+        self._stop_ends = 0.0  # monotonic; by when a drain is over
         self._failures = 0
         self._start_at = 0.0
         self._notifier = Notifier()
@@ -136,6 +139,7 @@ class Supervisor:
 
     def _stop(self, word: str) -> None:
         self._is_stopping = True
+        self._stop_ends = time.monotonic() + LINGER_S + self._config.server.drain_timeout
         self._notifier.stopping()
         for child in self._children:
             child.tell(word)
@@ -205,8 +209,11 @@ class Supervisor:
 
     def _watch(self) -> None:
         now = time.monotonic()
+        if not self._was_ready or now < self._stop_ends:
+            # A start may have an index to make again, and a drain may have handlers to wait for.
+            self._notifier.patience(_PATIENCE_S)
         for child in self._children:
-            is_stalled = now - child.heard_at > STALL_S
+            is_stalled = child.is_ready and now - child.heard_at > STALL_S
             if is_stalled and not child.is_stalled:
                 log.error("worker stalled", pid=child.pid, seconds=round(now - child.heard_at, 1))
             child.is_stalled = is_stalled

@@ -142,8 +142,8 @@ def test_a_slow_rate_lets_one_through_at_once(make):
 @pytest.mark.parametrize(
     ("table", "expected"),
     [
-        ("[server]\nworkers = 4", "server.workers: 4; this version runs 1 worker"),
-        ("[server]\nworkers = 0", "server.workers: 0; this version runs 1 worker"),
+        ("[server]\nworkers = 65", "server.workers: 65; expected 1 to 64, or 0 for one a core"),
+        ("[server]\nworkers = -1", "server.workers: -1; expected 1 to 64, or 0 for one a core"),
         ('[spool]\ndurability = "none"\n[dispatch]\nhold = true', "dispatch.hold: needs a spool"),
         ('[server]\ntrusted_proxies = ["proxy"]', "server.trusted_proxies: 'proxy'"),
         ('[server]\ntrusted_proxies = ["10.0.0.1/8"]', "server.trusted_proxies: 10.0.0.1/8"),

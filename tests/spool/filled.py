@@ -7,6 +7,7 @@ from pathlib import Path
 from fasthook.model import Delivery
 from fasthook.spool.committer import Entry
 from fasthook.spool.indexer import Settings
+from fasthook.spool.journal import make_folder
 from fasthook.spool.journals import Journals
 from fasthook.spool.lock import lock
 from fasthook.spool.records import Settled
@@ -45,6 +46,7 @@ def fill(path: Path, *deliveries: Delivery, outcomes=None, beside=(), **options)
     whose journals are another one's meanwhile.
     """
     committed = []
+    make_folder(path)
     held = lock(path)
     others = Journals(path)
     for worker in beside:

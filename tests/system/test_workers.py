@@ -239,6 +239,42 @@ def test_order_is_kept_over_a_reload(serve):
     assert service.stop() == 0
 
 
+def test_systemd_is_told_of_start_reload_life_and_end(serve, tmp_path):
+    path = str(tmp_path / "notify.sock")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(path)
+        manager.settimeout(10)
+        service = serve(with_workers(1), NOTIFY_SOCKET=path, WATCHDOG_USEC="1000000")
+
+        def told(part: str) -> list[str]:
+            """What it says up to that."""
+            words = [manager.recv(4096).decode()]
+            while part not in words[-1]:
+                words.append(manager.recv(4096).decode())
+            return words
+
+        assert "EXTEND_TIMEOUT_USEC" in told("READY=1")[0]
+        told("WATCHDOG=1")
+        service.process.send_signal(signal.SIGHUP)
+        assert "MONOTONIC_USEC=" in told("RELOADING=1")[-1]
+        told("READY=1")
+        os.kill(service.worker_pids()[-1], signal.SIGSTOP)
+        service.wait_for_line("worker stalled")
+        manager.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                manager.recv(4096)
+        time.sleep(1.5)
+        with pytest.raises(BlockingIOError):
+            manager.recv(4096)  # no word that it lives
+        manager.settimeout(10)
+        os.kill(service.worker_pids()[-1], signal.SIGCONT)
+        told("WATCHDOG=1")
+        service.terminate()
+        told("STOPPING=1")
+        assert service.stop() == 0
+
+
 def test_order_over_several_workers_is_refused(package, tmp_path):
     path = tmp_path / "fasthook.toml"
     path.write_text(with_workers(2, "patient"))
