@@ -1,0 +1,1 @@
+"""Requests that fasthook makes itself, to addresses that it need not trust."""
