@@ -6,6 +6,7 @@ The line from bytes to handler, and who knows what:
     intake/     Request → Delivery        verifies, limits, identifies; no I/O, no clock
     spool/      Delivery ⇄ disk           stores before the answer; the only SQL, the only fsync
     dispatch/   Delivery → Outcome        runs handlers, retries, gives up
+    remote/     HTTPS to servers that need not be trusted: names, addresses, bounds
     handlers/   handlers that come along: log, file, exec, forward
     line        where these meet, and only here: request → answer → outcome
     recall      what waits on disk is read back when there is room
@@ -13,8 +14,10 @@ The line from bytes to handler, and who knows what:
     worker      the process of a worker; supervisor: its parent; notify: what systemd is told
     control     orders of commands to a running service
     pairing     secrets that senders hand over, while an operator waits for them
+    fetching    keys that senders publish: for requests that wait for them; visits
     admin       health and metrics, on a listener of their own
     plan        a configuration, compiled and checked
+    fetch_plan  which endpoints have keys that are fetched, and from where
     config      the file; logs: the lines; values: numbers with units, secrets
     model       what travels; errors: what can go wrong
     cli/        the commands

@@ -17,6 +17,8 @@ from fasthook import values
 from fasthook.errors import ConfigError
 from fasthook.values import Duration, Rate, Secret, Size
 
+#: Senders wait for their answer while a key is fetched, and none of them for long.
+MAX_FETCH_S = 10.0
 Count = Annotated[int, Meta(ge=1)]
 _TYPES = {"array": 'a list, such as ["…"]', "object": "a table"}
 # What msgspec shows as a pattern, in words.
@@ -77,6 +79,16 @@ class Dispatch(_Table, frozen=True, kw_only=True):
     backlog_bytes: Size = Size(256 * 1024**2)
 
 
+class Keys(_Table, frozen=True, kw_only=True):
+    """`[keys]`: how keys are fetched that senders publish."""
+
+    ca_file: str = ""  # certificates of whom to trust, in PEM, in the place of the system's
+    allow: tuple[str, ...] = ()  # networks that may be connected to although they are not public
+    #: Host → address and port by which it is reached, such as a relay.
+    connect_to: dict[str, str] = {}
+    timeout: Duration = Duration(5)  # of a fetch, all in all
+
+
 class LogSettings(_Table, frozen=True, kw_only=True):
     """`[log]`: what is said, and in which form."""
 
@@ -105,6 +117,8 @@ class Endpoint(_Table, frozen=True, kw_only=True):
     tolerance: Duration | None = None
     content: tuple[Literal["json", "form", "multipart", "any"], ...] = ()
     public_url: str = ""
+    #: Where the keys of tokens are fetched, in the place of secrets.
+    jwks_url: str = ""
     #: "observe": what is not genuine is accepted like the rest, and reported: for a migration.
     mode: Literal["enforce", "observe"] = "enforce"
     #: What the provider's scheme asks for beside the secret, such as PayPal's webhook_id.
@@ -121,6 +135,7 @@ class Config(_Table, frozen=True, kw_only=True):
     spool: Spool = field(default_factory=Spool)
     dispatch: Dispatch = field(default_factory=Dispatch)
     log: LogSettings = field(default_factory=LogSettings)
+    keys: Keys = field(default_factory=Keys)
     endpoint: tuple[Endpoint, ...] = ()
     #: `[handlers.NAME]`: settings of a handler; decoded by the service into what it declares.
     handlers: dict[Name, dict[str, Any]] = {}
@@ -278,6 +293,9 @@ def _check_together(config: Config) -> None:
     for key in ("head_timeout", "body_timeout", "idle_timeout", "write_timeout"):
         if not getattr(config.server, key):
             raise ConfigError(f'server.{key}: 0; expected a time above zero, such as "5s"')
+    if not 0 < config.keys.timeout <= MAX_FETCH_S:
+        expected = f"expected a time above zero, {MAX_FETCH_S:g}s at the most"
+        raise ConfigError(f"keys.timeout: {config.keys.timeout:g}s; {expected}")
     for key in ("name", "path"):
         seen: dict[str, int] = {}
         for index, endpoint in enumerate(config.endpoint):
@@ -299,7 +317,7 @@ def _check_endpoint(where: str, endpoint: Endpoint) -> None:
     if len(set(endpoint.handlers)) != len(endpoint.handlers):
         raise ConfigError(f"{where}.handlers: a handler is named twice")
     if endpoint.provider == "none":
-        for key in ("secrets", "scheme", "tolerance"):
+        for key in ("secrets", "scheme", "tolerance", "jwks_url"):
             if getattr(endpoint, key):
                 raise ConfigError(f'{where}.{key}: not used with provider = "none"')
     if endpoint.burst is not None and endpoint.rate is None:

@@ -7,7 +7,7 @@ Messages never carry a secret, nor the signature that would have been right.
 """
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class FasthookError(Exception):
@@ -160,6 +160,10 @@ class BadSignature(NotGenuine):
     """No configured secret signs this request."""
 
 
+class UnknownKey(BadSignature):
+    """The signature names a key that its sender's set does not have."""
+
+
 class StaleTimestamp(NotGenuine):
     """The signed time is too far from now."""
 
@@ -210,6 +214,36 @@ class SpoolUnavailable(Shed):
 
 class Draining(Shed):
     """The service is stopping and takes nothing new."""
+
+
+class VisitFailed(Shed):
+    """A handshake wants an address of its sender's to be visited, and that did not succeed."""
+
+
+class KeyUnavailable(Rejection):
+    """The key that would verify it is the sender's to publish, and can't be fetched right now.
+
+    Not a word on whether the request is genuine, but nobody knows that it is: it counts like one
+    that is not.
+    """
+
+    status = 503
+    answer = "key not available"
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = max(1, math.ceil(retry_after_s))
+
+
+class KeyNeeded(FasthookError):
+    """No refusal: the key that verifies the request is to be fetched, and then to be asked again.
+
+    `wanted`: an `intake.fetched.Wanted`.
+    """
+
+    def __init__(self, wanted: Any) -> None:
+        super().__init__(f"the key at {wanted.url} is needed")
+        self.wanted = wanted
 
 
 # --- raised by handlers ---------------------------------------------------------------------------

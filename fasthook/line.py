@@ -8,7 +8,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import apsw
 from prometheus_client import Metric
@@ -18,7 +18,7 @@ from fasthook.config import Config
 from fasthook.dispatch.backlog import Backlog
 from fasthook.dispatch.lane import NO_MARKS, Marks
 from fasthook.dispatch.pool import Pool
-from fasthook.errors import ConfigError, FasthookError, Rejection
+from fasthook.errors import ConfigError, FasthookError, KeyNeeded, KeyUnavailable, Rejection
 from fasthook.intake.limiter import ClientBuckets
 from fasthook.intake.network import Clients
 from fasthook.intake.receiver import Receiver
@@ -61,8 +61,9 @@ class Line:
         self._keeps_rejected = {e.name for e in plan.endpoints if e.keep_rejected}
         self._success = {name: rendered(reply) for name, reply in plan.answers.items()}
         self.spool = self._open_spool(config, place) if config.spool.durability != "none" else None
-        #: Takes secrets that are handed over, where one is waited for: see `pairing`.
+        #: Takes handshakes that are answered later; has keys fetched. See `pairing`, `fetching`.
         self.take: Callable[[Delivery, Request, Connection, int], bool] | None = None
+        self.wait: Callable[[Any, str, Request, Connection, int], None] | None = None
         #: See `wire.connection.Receive`.
         self.receive = self._receive_unstored if self.spool is None else self._receive_stored
         self.backlog = Backlog(settings.backlog, settings.backlog_bytes)
@@ -140,8 +141,12 @@ class Line:
                 if not backlog.enter(delivery):
                     backlog.refuse()
                 self.pool.dispatch(delivery)
+            elif self.take is not None and self.take(delivery, request, connection, number):
+                return None
         except Rejection as rejection:
             return self.reject(rejection, request, connection.peer)
+        except KeyNeeded as needed:
+            return self._wait(needed, request, connection, number)
         return self.accepted(delivery, delivery.kind)
 
     def _receive_stored(
@@ -159,7 +164,24 @@ class Line:
                 return None
         except Rejection as rejection:
             return self.reject(rejection, request, connection.peer)
+        except KeyNeeded as needed:
+            return self._wait(needed, request, connection, number)
         return self.accepted(delivery, delivery.kind)
+
+    def _wait(
+        self, needed: KeyNeeded, request: Request, connection: Connection, number: int
+    ) -> Answer | None:
+        """Have the key fetched: the request comes again after that, and is answered then."""
+        peer = connection.peer
+        client = self.receiver.client_of(peer, request)
+        try:
+            if self.wait is None:
+                raise KeyUnavailable("nothing is fetched here", 60.0)
+            self.wait(needed.wanted, client, request, connection, number)
+        except KeyUnavailable as reason:
+            self.receiver.shed_key(reason, request, peer, time.monotonic())
+            return self.reject(reason, request, peer)
+        return None
 
     def _store(self, delivery: Delivery, connection: Connection, number: int) -> None:
         """Have the delivery committed. Raises `SpoolUnavailable`."""

@@ -16,6 +16,7 @@ from fasthook.config import Config, convert
 from fasthook.config import Endpoint as EndpointSettings
 from fasthook.dispatch.pool import Registered, Wanted
 from fasthook.errors import ConfigError
+from fasthook.fetch_plan import FetchPlan, client_of, source_of
 from fasthook.handler_options import registered
 from fasthook.intake import catalogue
 from fasthook.intake.catalogue import Provider
@@ -63,6 +64,7 @@ class Plan(NamedTuple):
     body_limits: dict[bytes, int]  # path → bytes
     pairable: dict[str, Pairable]  # endpoint → how, where secrets can be handed over and kept
     warnings: list[str]
+    fetches: FetchPlan
 
 
 def make(config: Config) -> Plan:
@@ -75,7 +77,7 @@ def make(config: Config) -> Plan:
 
 def _make(config: Config) -> Plan:
     _check_server(config)
-    plan = Plan([], [], {}, {}, {}, {}, [])
+    plan = Plan([], [], {}, {}, {}, {}, [], FetchPlan())
     handlers = {name: None for endpoint in config.endpoint for name in endpoint.handlers}
     for name in config.handlers:
         if name not in handlers:
@@ -86,6 +88,8 @@ def _make(config: Config) -> Plan:
             if name not in {one.name for one in plan.handlers}:
                 plan.handlers.append(registered(name, config.handlers.get(name, {}), where))
         _add_endpoint(plan, settings, config, where)
+    if plan.fetches.sources or plan.fetches.handshakes:
+        client_of(config.keys)
     if config.spool.durability == "none":
         plan.warnings.append(LOSES_EVENTS)
     if config.dispatch.hold:
@@ -160,7 +164,8 @@ def _add_endpoint(plan: Plan, settings: EndpointSettings, config: Config, where:
     rate = settings.rate
     greetings = _greetings(settings, provider, scheme)
     kept = kept_secrets(settings, provider, config)
-    verifier_with = functools.partial(_verifier, settings, provider, scheme, where)
+    verifier_with = functools.partial(_verifier, settings, provider, scheme, where, plan.fetches)
+    plan.fetches.add_handshakes(settings.name, provider)
     plan.endpoints.append(
         Endpoint(
             name=settings.name,
@@ -333,15 +338,39 @@ def _verifier(
     provider: Provider,
     scheme: Scheme | None,
     where: str,
+    fetches: FetchPlan,
     kept: Sequence[Kept],
 ) -> Verifier:
     if scheme is None:
         return Unsigned()
-    if not (settings.secrets or provider.handovers):
+    source = source_of(settings, scheme, where)
+    if source is None and not (settings.secrets or provider.handovers):
         raise ConfigError(
             f'{where}.secrets: missing; expected at least one such as "env:NAME" '
             '(an open endpoint says provider = "none")'
         )
+    _check_settings(settings, provider, scheme, where)
+    if source is not None:
+        return _observed(settings, fetches.verifier(settings, scheme, source))
+    try:
+        known = [*settings.secrets, *(one.secret for one in kept)]
+        revealed = [secret.reveal() for secret in known]
+        verifier = verifier_of(scheme, revealed, settings.public_url, settings.config)
+        verifier = looks_into_parts(verifier, scheme, provider.form_payload)
+        verifier = verifier if known else Unpaired(settings.name)
+    except ConfigError as error:
+        raise ConfigError(f"{where}.secrets: {error}") from None
+    return _observed(settings, verifier)
+
+
+def _observed(settings: EndpointSettings, verifier: Verifier) -> Verifier:
+    return Observer(verifier, settings.name) if settings.mode == "observe" else verifier
+
+
+def _check_settings(
+    settings: EndpointSettings, provider: Provider, scheme: Scheme, where: str
+) -> None:
+    """Raise `ConfigError` unless all is there that is verified beside the secret."""
     if scheme.needs_url and not settings.public_url:
         raise ConfigError(f"{where}.public_url: missing; the URL is part of what is signed")
     missing = [name for name in scheme.settings if not settings.config.get(name)]
@@ -352,15 +381,6 @@ def _verifier(
     if unknown:
         listed = ", ".join(known_settings) or "nothing there"
         raise ConfigError(f"{where}.config.{unknown[0]}: unknown key; this scheme has {listed}")
-    try:
-        known = [*settings.secrets, *(one.secret for one in kept)]
-        revealed = [secret.reveal() for secret in known]
-        verifier = verifier_of(scheme, revealed, settings.public_url, settings.config)
-        verifier = looks_into_parts(verifier, scheme, provider.form_payload)
-        verifier = verifier if known else Unpaired(settings.name)
-    except ConfigError as error:
-        raise ConfigError(f"{where}.secrets: {error}") from None
-    return Observer(verifier, settings.name) if settings.mode == "observe" else verifier
 
 
 def _identifier(

@@ -11,17 +11,21 @@ from fasthook import control
 from fasthook.admin import Admin, Metrics, gauge
 from fasthook.config import Config
 from fasthook.control import MAX_ORDER_BYTES, Control
+from fasthook.fetch_plan import client_of
+from fasthook.fetching import Fetching
 from fasthook.line import Line
 from fasthook.logs import Log
+from fasthook.model import Delivery, Request
 from fasthook.pairing import Pairing
 from fasthook.plan import Plan
 from fasthook.spool.spool import ALONE, Place
-from fasthook.wire.connection import Receive
+from fasthook.wire.connection import Connection, Receive
 from fasthook.wire.limits import Limits
 from fasthook.wire.listener import Listener
 from fasthook.wire.reader import SINGLETONS
 from fasthook.wire.sockets import Sockets
 
+Take = Callable[[Delivery, Request, Connection, int], bool]
 #: The loop is looked at this often; held for longer than the other, it is worth a line.
 _WATCH_S = 0.5
 _HELD_S = 1.0
@@ -60,9 +64,11 @@ class Service:
                 line.reject,
                 on_taken=lambda: self.on_secrets(),
             )
-            self._pairing, line.take = pairing, pairing.take
+            self._pairing = pairing
             receive = Control(spool, line.forget, pairing, self._admin.figures).receive
             self._control_listener = self._new_small_listener(receive, MAX_ORDER_BYTES)
+        self._fetching = self._new_fetching(plan)
+        line.take = self._taking()
 
     def _new_listener(self, plan: Plan) -> Listener:
         server = self._config.server
@@ -83,6 +89,26 @@ class Service:
             on_refused=self.line.refused,
             on_failed=self._failed,
         )
+
+    def _new_fetching(self, plan: Plan) -> Fetching | None:
+        if not (plan.fetches.sources or plan.fetches.handshakes):
+            return None
+        keys, line = self._config.keys, self.line
+        made = Fetching(plan.fetches, client_of(keys), keys.ca_file, keys.timeout, self._failed)
+        made.connect(line.receive, line.accepted, line.reject)
+        line.wait = made.wait
+        return made
+
+    def _taking(self) -> Take | None:
+        """Who takes the handshakes that are answered later."""
+        takers = [one.take for one in (self._fetching, self._pairing) if one is not None]
+        if len(takers) < 2:
+            return takers[0] if takers else None
+
+        def take(delivery: Delivery, request: Request, connection: Connection, number: int) -> bool:
+            return any(one(delivery, request, connection, number) for one in takers)
+
+        return take
 
     def _new_small_listener(self, receive: Receive, max_body_bytes: int) -> Listener:
         return Listener(
@@ -105,6 +131,8 @@ class Service:
         self._loop = asyncio.get_running_loop()
         self._watch_loop(time.monotonic())
         self.line.start(is_alone=self._place.is_first)
+        if self._fetching is not None:
+            self._fetching.start()
         spool = self.line.spool
         if spool is not None:
             if self._place.workers > 1 or not self._place.is_first:
@@ -161,6 +189,8 @@ class Service:
         cut_off = await self._listener.drain(timeout_s, linger_s)
         if self._pairing is not None:
             self._pairing.close()
+        if self._fetching is not None:
+            self._fetching.close()
         left = await self.line.stop(max(0.0, timeout_s - (time.monotonic() - began)))
         await self._admin_listener.drain(0)
         self._watcher.cancel()
@@ -210,6 +240,8 @@ class Service:
         running = {name: float(lane.running) for name, lane in lanes.items()}
         yield gauge("fasthook_handler_running", "Attempts under way.", running, "handler")
         yield from self.line.families()
+        if self._fetching is not None:
+            yield from self._fetching.families()
 
 
 def _security_headers(plan: Plan) -> frozenset[bytes]:

@@ -12,7 +12,7 @@ LAYERS: list[set[str]] = [  # a module imports from rows below its own; names of
     {"worker"},
     {"service"},
     {"line", "control"},
-    {"recall", "pairing", "fetching", "resuming"},
+    {"recall", "pairing", "fetching"},
     {"plan"},
     {"handler_options", "fetch_plan"},
     {"admin"},

@@ -35,6 +35,8 @@ def command(config_path: Path, as_json: bool) -> None:
     table = new_table("endpoint", "path", "provider", "secrets", "handlers")
     for row in rows:
         secrets = ", ".join(row["secrets"]) or "none"
+        if "fetched_from" in row:
+            secrets = f"fetched: {row['fetched_from']}"
         table.add_row(
             row["name"], row["path"], row["provider"], secrets, ", ".join(row["handlers"])
         )
@@ -48,7 +50,7 @@ def _row(settings: Config, made: Plan, index: int) -> dict[str, Any]:
     endpoint = settings.endpoint[index]
     kept = made.pairable[endpoint.name].kept if endpoint.name in made.pairable else []
     secrets = [*endpoint.secrets, *(one.secret for one in kept)]
-    return {
+    row = {
         "name": endpoint.name,
         "path": endpoint.path,
         "provider": endpoint.provider,
@@ -56,3 +58,6 @@ def _row(settings: Config, made: Plan, index: int) -> dict[str, Any]:
         "handlers": list(endpoint.handlers),
         "status": made.answers[endpoint.name].status,
     }
+    if endpoint.name in made.fetches.sources:
+        row["fetched_from"] = made.fetches.sources[endpoint.name]
+    return row

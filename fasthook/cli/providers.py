@@ -9,6 +9,7 @@ import msgspec
 
 from fasthook.cli.options import json_option
 from fasthook.cli.tables import new_table, show
+from fasthook.fetch_plan import shown
 from fasthook.intake import catalogue
 from fasthook.intake.catalogue import Provider
 from fasthook.intake.schemes import BARE, Scheme
@@ -107,9 +108,7 @@ def block(provider: Provider) -> str:
         f'name     = "{provider.id}"',
         f'path     = "/{provider.id}"',
         f'provider = "{provider.id}"',
-        "# no secrets: `fasthook pair` takes the one that the sender hands over"
-        if provider.handovers
-        else f'secrets  = ["env:{variable}"]',
+        _secrets_line(provider, scheme, f'secrets  = ["env:{variable}"]'),
         'handlers = ["log"]',
     ]
     if scheme.needs_url:
@@ -118,6 +117,14 @@ def block(provider: Provider) -> str:
     more = [name for name in provider.handshake_settings if name not in scheme.settings]
     lines += [f'config.{name} = "…"   # for its handshake' for name in more]
     return "\n".join(lines) + "\n"
+
+
+def _secrets_line(provider: Provider, scheme: Scheme, secrets: str) -> str:
+    if provider.handovers:
+        return "# no secrets: `fasthook pair` takes the one that the sender hands over"
+    if scheme.fetch is not None:
+        return "# no secrets: the keys are fetched"
+    return secrets
 
 
 def _show(provider: Provider) -> None:
@@ -131,11 +138,15 @@ def _show(provider: Provider) -> None:
     click.echo()
     for name, scheme in provider.schemes.items():
         click.echo(f"scheme {name}: {describe(scheme)}; signs {_signed_by(provider, scheme)}")
+        if scheme.fetch is not None:
+            click.echo(f"keys: fetched from {shown(scheme.fetch)}, unless secrets has one")
     for handshake in provider.handshakes:
         signed = "signed" if handshake.is_signed else "unsigned"
         answered = "answered here"
         if handshake.handover is not None:
             answered = f"hands over the secret: `fasthook pair {provider.id}` takes it"
+        if handshake.visit is not None:
+            answered = f"answered once the URL in {handshake.visit.at} was visited"
         click.echo(f"handshake {handshake.name}: {handshake.method}, {signed}, {answered}")
     deadline = f"{provider.deadline_s:g} s" if provider.deadline_s else "unknown"
     doubt = "" if provider.is_response_certain else " (from memory: check before relying on it)"

@@ -118,6 +118,8 @@ def _target(name: str | None, config_path: Path, options: dict[str, Any]) -> Tar
         secret = next(iter(known_secrets(endpoint, provider, settings)), b"")
         if scheme is not None and not secret:
             what = f"{name} has no secret yet; `fasthook pair {name}` takes one, or give --secret"
+            if scheme.fetch is not None or endpoint.jwks_url:
+                what = f"{name} is sent to with its sender's own key; give a private one: --secret"
             raise ConfigError(f"{config_path}: {what}")
     url = options["url"] or _url(settings.server.listen, endpoint)
     return Target(url, endpoint.public_url or url, provider, scheme, secret, endpoint.config)

@@ -3,7 +3,8 @@
 As data for the catalogue, and compiled for an endpoint. Most are signed like an event, and looked
 at behind the signature. Those that are not signed (a GET with a challenge, say) are answered by
 endpoints of that provider alone, and never reach a handler. One that hands over a secret is taken
-only while its endpoint is being paired, for anybody could hand one over.
+only while its endpoint is being paired, for anybody could hand one over. One that wants an address
+visited says here which one that may be; who visits it is `fetching`.
 """
 
 import base64
@@ -64,6 +65,21 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     then: str = ""  # and what is left to do with it
 
 
+class Visit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The address that the sender wants to be visited, to know that it reached us."""
+
+    at: str  # selector
+    pattern: str  # that it has to match as a whole
+
+    def url_in(self, request: Request) -> str:
+        """The address. Raises `BadPayload` where it is none of the sender's."""
+        sent = Selector.parse(self.at).read(request) or b""
+        url = sent.decode("ascii", "replace")
+        if len(url) > MAX_CHALLENGE_BYTES or not re.fullmatch(self.pattern, url):
+            raise BadPayload(f"{self.at} is no address of its sender's")
+        return url
+
+
 class Handshake(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a handshake is known, and how it is answered."""
 
@@ -81,6 +97,8 @@ class Handshake(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     reply: HandshakeReply | None = None  # None: the provider's success answer
     code: str = ""  # the module of `providers` that makes the reply
     handover: Handover | None = None
+    visit: Visit | None = None
+    is_farewell: bool = False  # whether the sender sends no more after it: worth a warning
 
     @property
     def settings(self) -> list[str]:
@@ -118,6 +136,12 @@ class Handshake(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             raise ValueError(f"handshakes.{self.name}: is_signed = false expected beside a key")
         if not self.is_signed and not self.when and self.method == "POST":
             raise ValueError(f"handshakes.{self.name}: every POST would be one")
+        if self.visit is not None:
+            re.compile(self.visit.pattern)
+            Selector.parse(self.visit.at)
+            if not (self.is_signed and self.visit.pattern.startswith("https://")):
+                what = "is_signed and a pattern that starts with https://"
+                raise ValueError(f"handshakes.{self.name}: expected {what}, since it is visited")
         if self.handover is not None:
             re.compile(self.handover.pattern)
             Selector.parse(self.handover.at)

@@ -13,13 +13,15 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from fasthook.errors import BadSignature, ConfigError, NoSignature, StaleTimestamp
+from fasthook.errors import BadSignature, ConfigError, NoSignature, StaleTimestamp, UnknownKey
 from fasthook.intake.schemes import Claims, Scheme
 from fasthook.intake.templates import Template
 from fasthook.model import Request
 
 _MAX_TOKEN_BYTES: Final = 8192
 _MAX_KEYS: Final = 32  # of a key set
+#: What signs with a key that does not say it (RFC 7518 §3.4, RFC 8037 §3.1).
+_BY_CURVE: Final = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512", "Ed25519": "EdDSA"}
 _SYMMETRIC: Final = ("HS256", "HS384", "HS512")
 
 
@@ -66,7 +68,15 @@ class JwtVerifier:
                 self._check_claims(found)
                 self._check_request(found, request)
                 return index
+        if not any(keys.has(self._kid_of(token)) for keys in self._keys):
+            raise UnknownKey("no key has the id that the token names")
         raise BadSignature("no configured secret signs this request")
+
+    def _kid_of(self, token: str) -> object:
+        try:
+            return self._jws.get_unverified_header(token).get("kid")
+        except (self._invalid, ValueError, TypeError, RecursionError):
+            return None
 
     def _token(self, request: Request) -> str:
         value = next((request.headers[n] for n in self._headers if n in request.headers), None)
@@ -169,6 +179,10 @@ class _Keys:
             return [self._by_kid[kid]]
         return [key for name, key in self._by_kid.items() if not name]
 
+    def has(self, kid: object) -> bool:
+        """Whether a key goes by that name; of what has none, or has another form, it is true."""
+        return not isinstance(kid, str) or kid in self._by_kid or "" in self._by_kid
+
 
 def _keys_of(secret: bytes, algorithms: Sequence[str]) -> _Keys:
     """A shared secret, a public key in PEM, or a JWK or a set of them in JSON.
@@ -212,8 +226,14 @@ def _jwks(text: bytes, algorithms: list[str]) -> dict[str, tuple[Any, list[str]]
             raise ConfigError(f"{len(listed)} keys in the set, limit {_MAX_KEYS}")
         found = {}
         for entry in listed:
-            key = jwt.PyJWK(entry, entry.get("alg") or algorithms[0])
-            if key.algorithm_name in algorithms:
+            name = entry.get("alg") or _BY_CURVE.get(entry.get("crv"), algorithms[0])
+            try:
+                key = jwt.PyJWK(entry, name)
+            except jwt.PyJWTError:
+                if "keys" not in table:
+                    raise
+                continue  # a set may have keys of kinds that nobody here knows (RFC 7517 §5)
+            if key.algorithm_name in algorithms and entry.get("use", "sig") == "sig":
                 found[str(entry.get("kid", ""))] = (key.key, [key.algorithm_name])
     except (jwt.PyJWTError, ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"the key set can't be read: {error}") from None

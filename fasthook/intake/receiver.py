@@ -10,6 +10,7 @@ import msgspec
 
 from fasthook.errors import (
     BadSignature,
+    KeyUnavailable,
     NotGenuine,
     RateExceeded,
     Rejection,
@@ -110,6 +111,7 @@ class Receiver:
     def receive(self, request: Request, peer: str, now_s: float, wall_ns: int) -> Delivery:
         """Raises `Rejection`, with the client and endpoint as far as they are known.
 
+        `KeyNeeded`, where a key is to be fetched first: then it is to be called again.
         `peer`: who is connected, an address or "unix". `now_s`: monotonic. `wall_ns`: wall clock.
         """
         client = self._clients.client_of(peer, request.headers)
@@ -153,6 +155,18 @@ class Receiver:
             if secret_index is None and not isinstance(rejection, Shed):
                 self._unverified.charge(limiter_key(client), now_s)
             raise
+
+    def shed_key(self, reason: KeyUnavailable, request: Request, peer: str, now_s: float) -> None:
+        """Make it the refusal of this request, whose key can't be waited for."""
+        reason.client = self.client_of(peer, request)
+        endpoint = self._endpoints.get(request.path)
+        if endpoint is not None:
+            endpoint.sign_off(reason, request)
+        self._unverified.charge(limiter_key(reason.client), now_s)
+
+    def client_of(self, peer: str, request: Request) -> str:
+        """Who sent it."""
+        return self._clients.client_of(peer, request.headers)
 
     def use(self, endpoint: Endpoint) -> None:
         """From the next request on, in the place of the one of that name and path."""

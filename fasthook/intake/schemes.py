@@ -1,5 +1,6 @@
 """How a provider signs, as data: what the catalogue and `[endpoint.scheme]` tables hold."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Final, Literal, NamedTuple, TypeVar
 
@@ -38,6 +39,42 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     url_hash: str = ""  # the claim that holds the SHA-256 of the public URL
     max_age: Duration = Duration(0)  # of `iat`; 0: it does not age by that
     leeway: Duration = Duration(0)  # of `exp` and `nbf`
+
+
+class KeySource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the key is fetched from, by an endpoint that has no secret."""
+
+    kind: Literal["jwks", "certificate"]
+    url: str = ""  # where it always is
+    #: Or selectors, of where the request says it is; and the pattern that this URL has to match as
+    #: a whole, whose named groups may stand in `names`.
+    at: str | list[str] = []
+    pattern: str = ""
+    hosts: list[str] = []  # the hosts of these, in words
+    #: For whom a certificate has to be issued: any of these names.
+    names: list[str] = []
+    #: Whether a certificate comes with its chain, which has to lead to a known root. Where not, it
+    #: is trusted for the host that it is fetched from.
+    is_chained: bool = False
+
+    def check(self) -> None:
+        """Raise `ValueError` where the description can't be meant."""
+        if bool(self.url) is bool(self.at):
+            raise ValueError("fetch: expected either url or at")
+        if bool(self.at) != bool(self.pattern) or bool(self.at) != bool(self.hosts):
+            raise ValueError("fetch: expected pattern and hosts beside at, and nowhere else")
+        if not (self.url or self.pattern).startswith("https://"):
+            raise ValueError("fetch: expected https://, in url or at the start of pattern")
+        if bool(self.names) != (self.kind == "certificate"):
+            raise ValueError("fetch.names: expected where kind is 'certificate', nowhere else")
+        for text in selectors_of(self.at):
+            _named("fetch.at", Selector.parse, text)
+        groups = dict.fromkeys(re.compile(self.pattern).groupindex, "")
+        for name in self.names:
+            try:
+                name.format_map(groups)
+            except KeyError:
+                raise ValueError(f"fetch.names: {name}: no group of pattern is called so") from None
 
 
 class Scheme(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -80,6 +117,7 @@ class Scheme(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     #: Selector → value that must stand there; `{config:NAME}` is the endpoint's setting.
     require: dict[str, str] = {}
     claims: Claims | None = None
+    fetch: KeySource | None = None
     #: kind "code": whether every byte of the body is signed; and settings of the endpoint.
     code: str = ""  # name of the module
     is_body_signed: bool = True
@@ -149,6 +187,8 @@ class Scheme(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise ValueError("hashes: expected where format is 'method', and nowhere else")
         if (self.kind == "jwt") != (self.claims is not None):
             raise ValueError("claims: expected where kind is 'jwt', and nowhere else")
+        if self.fetch is not None:
+            self.fetch.check()
         self._check_message()
         self._check_selectors()
 

@@ -9,7 +9,13 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Final, Protocol
 
-from fasthook.errors import BadSignature, NoSignature, NotGenuine, StaleTimestamp
+from fasthook.errors import (
+    BadSignature,
+    KeyUnavailable,
+    NoSignature,
+    NotGenuine,
+    StaleTimestamp,
+)
 from fasthook.intake.comparing import KeyedHash, comparer_of
 from fasthook.intake.extracting import EXTRACTORS, seconds_of
 from fasthook.intake.jwts import JwtVerifier
@@ -30,7 +36,8 @@ class Verifier(Protocol):
     def verify(self, request: Request, now_s: float) -> int:
         """Which secret signed the request, counted from 0; -1: unsigned by design.
 
-        Raises `NotGenuine`. `now_s`: wall clock.
+        Raises `NotGenuine`; of keys that are fetched, `KeyNeeded` and `KeyUnavailable`, too.
+        `now_s`: wall clock.
         """
 
 
@@ -53,7 +60,7 @@ class Observer:
         """See `Verifier`; -1 for what would be refused."""
         try:
             return self._verifier.verify(request, now_s)
-        except NotGenuine as error:
+        except (NotGenuine, KeyUnavailable) as error:
             log.warning("would be refused", endpoint=self._endpoint, reason=str(error))
             return -1
 

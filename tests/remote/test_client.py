@@ -108,17 +108,17 @@ def test_compressed_answers_are_not_unpacked(client, server):
 
 @pytest.mark.parametrize("text", [b"", b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\n\r\n"])
 def test_a_slow_server_has_its_time_and_no_more(authority, server, tmp_path, text):
-    client = client_of(authority, tmp_path, timeout_s=0.4)
+    client = client_of(authority, tmp_path, timeout_s=1.0)
     server.answers["/"] = server.drip(text)
     began = time.monotonic()
-    assert "no whole answer within 0.4 s" in refusal(
+    assert "no whole answer within 1 s" in refusal(
         client, f"https://keys.test:{server.port}/", 10**6
     )
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 4
 
 
 def test_a_server_that_hangs_has_its_time_and_no_more(authority, server, tmp_path):
-    client = client_of(authority, tmp_path, timeout_s=0.4)
+    client = client_of(authority, tmp_path, timeout_s=1.0)
     server.answers["/"] = server.hang
     began = time.monotonic()
     assert "no whole answer" in refusal(client, f"https://keys.test:{server.port}/")
@@ -126,7 +126,7 @@ def test_a_server_that_hangs_has_its_time_and_no_more(authority, server, tmp_pat
         port = mute.getsockname()[1]
         assert "no connection to keys.test" in refusal(client, f"https://keys.test:{port}/")
     assert "refused" in refusal(client, f"https://keys.test:{port}/")
-    assert time.monotonic() - began < 2.5
+    assert time.monotonic() - began < 6
 
 
 @pytest.mark.parametrize(
@@ -263,11 +263,11 @@ def test_without_the_guard_a_slow_server_has_all_the_time_it_wants(
     authority, server, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("fasthook.remote.client._cut_off", lambda opened: None)
-    client = client_of(authority, tmp_path, timeout_s=0.2)
+    client = client_of(authority, tmp_path, timeout_s=1.0)
     server.answers["/"] = server.drip(b"HTTP/1.1 200 OK\r\nX: ")
-    timer = threading.Timer(1.0, server.released.set)
+    timer = threading.Timer(2.0, server.released.set)
     timer.start()
     began = time.monotonic()
     refusal(client, f"https://keys.test:{server.port}/")
-    assert time.monotonic() - began > 0.9
+    assert time.monotonic() - began > 1.8
     timer.join()

@@ -4,7 +4,8 @@ Rule: docs.aws.amazon.com, "Verifying the signatures of Amazon SNS messages", an
 name and value of each field that is there, a line each, in alphabetic order. SignatureVersion 1 is
 SHA-1, 2 is SHA-256. Message attributes and UnsubscribeURL are not signed.
 AWS signs for all of its customers with one key: `topic_arn` says whose topic may send here.
-The secret is the certificate in PEM; its dates and its chain are the operator's to look at.
+Each region has a key of its own, whose certificate is fetched. Where it is configured instead, in
+PEM, its dates and its chain are the operator's to look at.
 """
 
 import base64
@@ -35,6 +36,7 @@ _CERTIFICATE_URL: Final = re.compile(
     r"https://sns\.[a-zA-Z0-9-]{3,}\.amazonaws\.com(\.cn)?/[A-Za-z0-9._/-]*\.pem"
 )
 _TOPIC: Final = "topic_arn"
+_ARN_COLONS: Final = 5  # arn:aws:sns:REGION:ACCOUNT:NAME
 #: Headers that repeat what is signed. The event's id and type are read there.
 _REPEATED: Final = {b"x-amz-sns-message-id": "MessageId", b"x-amz-sns-message-type": "Type"}
 
@@ -48,6 +50,7 @@ class _Sns:
         """See `signatures.Verifier`."""
         message = common.object_of(request.body)
         _check(message)
+        _check_topic(message, self._topic)
         for header, name in _REPEATED.items():
             if request.headers.get(header, _text(message, name)) != _text(message, name):
                 raise NoSignature(f"a header says another {name} than the body")
@@ -55,8 +58,6 @@ class _Sns:
         hash_name = _HASHES.get(_text(message, "SignatureVersion").decode())
         if raw is None or hash_name is None:
             raise NoSignature("no signature of a known version")
-        if self._topic and not hmac.compare_digest(_text(message, "TopicArn"), self._topic):
-            raise NoSignature("the topic is another than topic_arn")
         return common.found(common.index_of(self._keys, raw, _message(message), *_rsa(hash_name)))
 
 
@@ -78,6 +79,27 @@ def _check(message: dict[str, Any]) -> None:
     where = message.get("SigningCertURL", message.get("SigningCertUrl"))
     if not isinstance(where, str) or not _CERTIFICATE_URL.fullmatch(where):
         raise NoSignature("SigningCertURL is none of AWS")
+
+
+def _check_topic(message: dict[str, Any], topic: bytes) -> None:
+    if topic and not hmac.compare_digest(_text(message, "TopicArn"), topic):
+        raise NoSignature("the topic is another than topic_arn")
+
+
+def check_before_fetch(terms: Terms, request: Request) -> None:
+    """Raise `NoSignature` for what can't be genuine, so that nothing is fetched for it.
+
+    The certificate has to be that of the topic's region: a key of another one signs nothing here.
+    """
+    message = common.object_of(request.body)
+    _check(message)
+    topic = terms.settings.get(_TOPIC, "")
+    _check_topic(message, topic.encode())
+    _, partition, _, region, *_ = topic.split(":") if topic.count(":") == _ARN_COLONS else [""] * 4
+    host = f"sns.{region}.amazonaws.com{'.cn' if partition == 'aws-cn' else ''}"
+    where = message.get("SigningCertURL", message.get("SigningCertUrl"))
+    if not str(where).startswith(f"https://{host}/"):
+        raise NoSignature("SigningCertURL is of another region than topic_arn")
 
 
 def _text(message: dict[str, Any], name: str) -> bytes:
