@@ -121,7 +121,8 @@ def _with_fetched(case: Case, source: KeySource, keys: Keys, *, fetches: bool) -
         wanted = Locator(case.scheme, source).wanted(case.request)
     except NotGenuine as error:
         text = f"{error}; its key may only come from {shown(source)}"
-        return [Finding("key address", text, False)]
+        missing = [one for one in explain(case) if one.cause == "header missing"]
+        return missing or [Finding("key address", text, False)]
     if not fetches:
         what = "the certificate" if wanted.source == "certificate" else "the key set"
         how = "--fetch gets it, --secret file:PATH takes it from a file"

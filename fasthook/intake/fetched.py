@@ -151,12 +151,15 @@ class Locator:
     def __init__(self, scheme: Scheme, source: KeySource) -> None:
         self._source = source
         self._form = scheme.kind
+        self._headers = [name.encode() for name in scheme.headers]
         self._selectors = [Selector.parse(text) for text in selectors_of(source.at)]
         self._pattern = re.compile(source.pattern)
         self.fixed = self._wanted(source.url, {}) if source.url else None
 
     def wanted(self, request: Request) -> Wanted:
-        """Raises `NoSignature` where the request names no address that is the sender's."""
+        """Raises `NoSignature` for what is not signed, or names no address of its sender's."""
+        if self._headers and not any(name in request.headers for name in self._headers):
+            raise NoSignature(f"no {self._headers[0].decode()} header")  # nothing to fetch for
         if self.fixed is not None:
             return self.fixed
         sent = next(filter(None, (one.read(request) for one in self._selectors)), None)

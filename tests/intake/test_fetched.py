@@ -161,6 +161,10 @@ def sns(url):
     return request_of(json.dumps({"SigningCertURL": url}).encode())
 
 
+def paypal(url):
+    return request_of(b"", {"PAYPAL-CERT-URL": url, "PAYPAL-TRANSMISSION-SIG": "x"})
+
+
 REGIONS = [
     ("us-east-1", ""), ("eu-central-1", ""), ("ap-southeast-5", ""), ("us-gov-west-1", ""),
     ("cn-northwest-1", ".cn"), ("mx-central-1", ""), ("il-central-1", ""),
@@ -188,7 +192,7 @@ def test_paypals_hosts_are_those_that_are_said(host):
     scheme = catalogue.load("paypal").schemes["default"]
     url = f"https://{host}/v1/notifications/certs/CERT-360caa42-fca2a594-1d93a270"
     locator = Locator(scheme, scheme.fetch)
-    assert locator.wanted(request_of(b"", {"PAYPAL-CERT-URL": url})).url == url
+    assert locator.wanted(paypal(url)).url == url
     for bad in (
         f"{url}/../x",
         f"{url}?x",
@@ -197,9 +201,11 @@ def test_paypals_hosts_are_those_that_are_said(host):
         f"{url}, {url}",
     ):
         with pytest.raises(NoSignature, match="none of its sender's"):
-            locator.wanted(request_of(b"", {"PAYPAL-CERT-URL": bad}))
+            locator.wanted(paypal(bad))
     with pytest.raises(NoSignature, match="does not say"):
-        locator.wanted(request_of(b""))
+        locator.wanted(request_of(b"", {"PAYPAL-TRANSMISSION-SIG": "x"}))
+    with pytest.raises(NoSignature, match="no paypal-transmission-sig header"):
+        locator.wanted(request_of(b"", {"PAYPAL-CERT-URL": url}))
 
 
 @pytest.mark.parametrize(
@@ -255,19 +261,19 @@ def verifier(kept, names_keys=True, fails=False):
 def test_an_unknown_key_asks_for_a_newer_set_and_a_bad_signature_does_not(kept):
     fake, checked = verifier(kept)
     kept.store.put(WANTED, [b"one"], 1000)
-    assert checked.verify(request_of(), 0) == 0, "all of a set are one sender's"
+    assert checked.verify(request_of(b"", {"x": "y"}), 0) == 0, "all of a set are one sender's"
     fake.error = BadSignature("bad")
     kept.now_s += 100
     with pytest.raises(BadSignature):
-        checked.verify(request_of(), 0)
+        checked.verify(request_of(b"", {"x": "y"}), 0)
     fake.error = UnknownKey("unknown")
     with pytest.raises(KeyNeeded):
-        checked.verify(request_of(), 0)
+        checked.verify(request_of(b"", {"x": "y"}), 0)
     kept.store.put(WANTED, [b"two"], 1000)
     with pytest.raises(UnknownKey):
-        checked.verify(request_of(), 0)
+        checked.verify(request_of(b"", {"x": "y"}), 0)
     fake.error = None
-    assert checked.verify(request_of(), 0) == 0
+    assert checked.verify(request_of(b"", {"x": "y"}), 0) == 0
 
 
 def test_where_signatures_do_not_name_their_key_a_bad_one_may_be_of_a_new_one(kept):
@@ -275,10 +281,10 @@ def test_where_signatures_do_not_name_their_key_a_bad_one_may_be_of_a_new_one(ke
     kept.store.put(WANTED, [b"one"], 1000)
     fake.error = BadSignature("bad")
     with pytest.raises(BadSignature):
-        checked.verify(request_of(), 0)
+        checked.verify(request_of(b"", {"x": "y"}), 0)
     kept.now_s += 61
     with pytest.raises(KeyNeeded):
-        checked.verify(request_of(), 0)
+        checked.verify(request_of(b"", {"x": "y"}), 0)
 
 
 def test_a_key_of_another_kind_than_the_scheme_needs_is_as_good_as_none(kept):
@@ -286,10 +292,10 @@ def test_a_key_of_another_kind_than_the_scheme_needs_is_as_good_as_none(kept):
     kept.store.put(WANTED, [b"one"], 1000)
     for _ in range(2):
         with pytest.raises(KeyUnavailable, match="can't be read"):
-            checked.verify(request_of(), 0)
+            checked.verify(request_of(b"", {"x": "y"}), 0)
     kept.now_s += 6
     with pytest.raises(KeyNeeded):
-        checked.verify(request_of(), 0)
+        checked.verify(request_of(b"", {"x": "y"}), 0)
 
 
 # --- what is published ----------------------------------------------------------------------------
