@@ -82,7 +82,8 @@ class Dispatch(_Table, frozen=True, kw_only=True):
 class Keys(_Table, frozen=True, kw_only=True):
     """`[keys]`: how keys are fetched that senders publish."""
 
-    ca_file: str = ""  # certificates of whom to trust, in PEM, in the place of the system's
+    #: Certificates of whom to trust, in PEM, in the place of the system's.
+    ca_file: str = ""
     allow: tuple[str, ...] = ()  # networks that may be connected to although they are not public
     #: Host → address and port by which it is reached, such as a relay.
     connect_to: dict[str, str] = {}
@@ -165,7 +166,11 @@ def load(path: Path, *, has_secrets: bool = True) -> Config:
         _check_together(config)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
-    return msgspec.structs.replace(config, source=str(path))
+    keys = config.keys
+    if keys.ca_file:
+        ca_file = str(path.absolute().parent / keys.ca_file)
+        keys = msgspec.structs.replace(keys, ca_file=ca_file)
+    return msgspec.structs.replace(config, source=str(path), keys=keys)
 
 
 def _anchored(tree: Any, directory: Path) -> Any:

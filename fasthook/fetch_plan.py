@@ -130,7 +130,7 @@ def client_of(keys: Keys) -> Client:
         except ValueError:
             expected = "expected an address and a port, such as 192.0.2.1:443"
             raise ConfigError(f"keys.connect_to.{host}: {relay!r}; {expected}") from None
-        relays[host] = (str(address), int(match[3]) if match else 0)
+        relays[host.lower()] = (str(address), int(match[3]) if match else 0)
     try:
         trusted_roots(keys.ca_file)
         return Client(keys.ca_file, networks, relays, keys.timeout)

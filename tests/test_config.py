@@ -352,3 +352,12 @@ def test_the_secret_that_is_missing_is_named_by_its_number(refused):
 @pytest.mark.parametrize("value", [f'"plain:{HUSH}"', f'[["plain:{HUSH}"]]', f'{{a="{HUSH}"}}'])
 def test_a_secret_in_the_wrong_form_is_not_shown(value, refused):
     assert ".secrets" in refused(GOOD.replace(f'["plain:{HUSH}"]', value))
+
+
+def test_the_file_of_whom_to_trust_stands_beside_the_configuration(tmp_path):
+    text = '[keys]\nca_file = "{}"\n[[endpoint]]\nname = "a"\npath = "/a"\n'
+    text += 'provider = "none"\nhandlers = ["log"]\n'
+    path = tmp_path / "fasthook.toml"
+    for given, expected in (("ca.pem", str(tmp_path / "ca.pem")), ("/ca.pem", "/ca.pem"), ("", "")):
+        path.write_text(text.format(given))
+        assert config.load(path).keys.ca_file == expected

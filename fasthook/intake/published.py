@@ -6,6 +6,8 @@ to lead to a root that is known here.
 
 import base64
 import json
+import re
+import warnings
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
@@ -16,6 +18,7 @@ from fasthook.intake.fetched import DEFAULT_LIFE_S, MAX_LIFE_S, MIN_LIFE_S, Want
 MAX_BYTES: Final = 256 * 1024
 _MAX_KEYS: Final = 32
 _MAX_CERTIFICATES: Final = 8
+_BLOCK: Final = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
 
 class Published(NamedTuple):
@@ -115,6 +118,16 @@ def _check_chain(chain: Sequence[Any], name: str, roots: bytes, now: datetime) -
 
 @cache
 def _parsed(roots: bytes) -> list[Any]:
+    """Those that can be read: a system's list has old ones that break later rules."""
     from cryptography import x509
 
-    return x509.load_pem_x509_certificates(roots)
+    warnings.filterwarnings("ignore", message="Parsed a (negative )?serial number")
+    found = []
+    for block in _BLOCK.findall(roots):
+        try:
+            found.append(x509.load_pem_x509_certificate(block))
+        except ValueError:
+            continue
+    if not found:
+        raise ValueError("no root certificate is known here; keys.ca_file names some")
+    return found

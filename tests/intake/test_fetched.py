@@ -29,6 +29,7 @@ from fasthook.intake.fetched import (
 from fasthook.intake.published import MAX_BYTES, read
 from fasthook.intake.schemes import KeySource, Scheme
 from fasthook.intake.signatures import verifier_of
+from fasthook.remote.client import trusted_roots
 from tests.intake.support import request_of
 from tests.remote.keyserver import Authority
 
@@ -351,6 +352,20 @@ def test_a_chain_has_to_lead_to_a_known_root(authority):
     assert read(wanted, pem, None, authority.root_pem, time.time()).secrets
     assert "no known root" in refusal(wanted, pem, Authority().root_pem)
     assert "no known root" in refusal(wanted, pem + Authority().root_pem, Authority().root_pem)
+
+
+def test_of_the_roots_those_that_can_be_read_count(authority):
+    _, pem = authority.issue("a.test", key=RSA)
+    wanted = certificate_of("a.test")._replace(is_chained=True)
+    broken = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+    assert read(wanted, pem, None, b"# ours\n" + broken + authority.root_pem, time.time()).secrets
+    assert "no root certificate is known here" in refusal(wanted, pem, broken)
+
+
+def test_the_systems_roots_can_be_read_and_are_not_ours(authority):
+    _, pem = authority.issue("a.test", key=RSA)
+    wanted = certificate_of("a.test")._replace(is_chained=True)
+    assert "no known root" in refusal(wanted, pem, trusted_roots(""))
 
 
 def test_a_certificate_that_signs_itself_is_no_chain(authority):
