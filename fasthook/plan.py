@@ -351,7 +351,8 @@ def _verifier(
         )
     _check_settings(settings, provider, scheme, where)
     if source is not None:
-        return _observed(settings, fetches.verifier(settings, scheme, source))
+        fetched = fetches.verifier(settings, scheme, source)
+        return _observed(settings, looks_into_parts(fetched, scheme, provider.form_payload))
     try:
         known = [*settings.secrets, *(one.secret for one in kept)]
         revealed = [secret.reveal() for secret in known]

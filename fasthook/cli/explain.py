@@ -124,7 +124,8 @@ def _with_fetched(case: Case, source: KeySource, keys: Keys, *, fetches: bool) -
         missing = [one for one in explain(case) if one.cause == "header missing"]
         return missing or [Finding("key address", text, False)]
     if not fetches:
-        what = "the certificate" if wanted.source == "certificate" else "the key set"
+        kinds = {"certificate": "the certificate", "jwks": "the key set", "json": "the key"}
+        what = kinds[wanted.source]
         how = "--fetch gets it, --secret file:PATH takes it from a file"
         fail(f"it is verified by {what} at {wanted.url}: {how}")
     try:

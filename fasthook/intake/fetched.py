@@ -42,10 +42,11 @@ class Wanted(NamedTuple):
     """What is to be fetched, and what it has to be."""
 
     url: str
-    source: str  # "jwks" or "certificate": see `schemes.KeySource`
+    source: str  # "jwks", "certificate" or "json": see `schemes.KeySource`
     form: str  # the kind of scheme that it is for
     names: tuple[str, ...] = ()
     is_chained: bool = False
+    path: str = ""
 
     @property
     def host(self) -> str:
@@ -174,7 +175,7 @@ class Locator:
     def _wanted(self, url: str, groups: Mapping[str, str]) -> Wanted:
         source = self._source
         names = tuple(dict.fromkeys(name.format_map(groups) for name in source.names))
-        return Wanted(url, source.kind, self._form, names, source.is_chained)
+        return Wanted(url, source.kind, self._form, names, source.is_chained, source.path)
 
 
 class FetchedVerifier:
@@ -208,8 +209,9 @@ class FetchedVerifier:
         try:
             verifier.verify(request, now_s)
         except BadSignature as error:
-            # A set may have got another key since; a certificate stays what it is.
-            if wanted.source == "jwks" and (isinstance(error, UnknownKey) or not self._names_keys):
+            # There may be another key since; a certificate stays what it is.
+            is_unknown = isinstance(error, UnknownKey) or not self._names_keys
+            if is_unknown and wanted.source != "certificate":
                 self._store.check_anew(wanted)
             raise
         return 0

@@ -39,6 +39,8 @@ def read(
     life_s = min(max(life_s, MIN_LIFE_S), MAX_LIFE_S)
     if wanted.source == "jwks":
         return Published(_key_set(content, wanted.form), life_s)
+    if wanted.source == "json":
+        return Published([_key_at(wanted.path, content)], life_s)
     leaf, ends_s = _certificate(wanted, content, roots, now_s)
     return Published([leaf], min(life_s, ends_s - now_s))
 
@@ -61,6 +63,19 @@ def _key_set(content: bytes, form: str) -> list[bytes]:
     if not keys:
         raise ValueError("the set has no Ed25519 key")
     return keys
+
+
+def _key_at(path: str, content: bytes) -> bytes:
+    try:
+        found = json.loads(content)
+        for name in path.split("."):
+            found = found[name]
+        key: bytes = found.encode()
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise ValueError(f"it has no key at {path}") from None
+    if not key.lstrip().startswith(b"-----BEGIN"):
+        raise ValueError(f"what it has at {path} is no key in PEM")
+    return key
 
 
 def _raw(text: Any) -> bytes:

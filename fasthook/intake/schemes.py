@@ -44,7 +44,9 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class KeySource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the key is fetched from, by an endpoint that has no secret."""
 
-    kind: Literal["jwks", "certificate"]
+    #: jwks: RFC 7517. certificate: PEM. json: a key in PEM, at `path`.
+    kind: Literal["jwks", "certificate", "json"]
+    path: str = ""  # of a key in JSON: names, with dots in between
     url: str = ""  # where it always is
     #: Or selectors, of where the request says it is; and the pattern that this URL has to match as
     #: a whole, whose named groups may stand in `names`.
@@ -65,6 +67,8 @@ class KeySource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             raise ValueError("fetch: expected pattern and hosts beside at, and nowhere else")
         if not (self.url or self.pattern).startswith("https://"):
             raise ValueError("fetch: expected https://, in url or at the start of pattern")
+        if bool(self.path) != (self.kind == "json"):
+            raise ValueError("fetch.path: expected where kind is 'json', nowhere else")
         if bool(self.names) != (self.kind == "certificate"):
             raise ValueError("fetch.names: expected where kind is 'certificate', nowhere else")
         for text in selectors_of(self.at):

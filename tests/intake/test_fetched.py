@@ -6,6 +6,7 @@ import time
 
 import jwt
 import pytest
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from fasthook.errors import (
@@ -31,7 +32,7 @@ from fasthook.intake.schemes import KeySource, Scheme
 from fasthook.intake.signatures import verifier_of
 from fasthook.remote.client import trusted_roots
 from tests.intake.support import request_of
-from tests.remote.keyserver import Authority
+from tests.remote.keyserver import PEM, Authority
 
 WANTED = Wanted("https://keys.test/set", "jwks", "jwt")
 RSA = rsa.generate_private_key(65537, 2048)
@@ -212,7 +213,8 @@ def test_paypals_hosts_are_those_that_are_said(host):
 @pytest.mark.parametrize(
     "source",
     [
-        {"kind": "jwks"}, {"kind": "jwks", "url": "http://x.test"}, {"kind": "certificate", "url": "https://x.test"},
+        {"kind": "jwks"}, {"kind": "jwks", "url": "http://x.test"}, {"kind": "json", "url": "https://x.test"},
+        {"kind": "jwks", "url": "https://x.test", "path": "a.b"}, {"kind": "certificate", "url": "https://x.test"},
         {"kind": "jwks", "url": "https://x.test", "at": "header:x"}, {"kind": "jwks", "at": "header:x", "hosts": ["x"]},
         {"kind": "jwks", "at": "header:x", "pattern": "https://x", "names": ["x"], "hosts": ["x"]},
         {"kind": "certificate", "at": "nowhere", "pattern": "https://x", "names": ["x"], "hosts": ["x"]},
@@ -430,6 +432,23 @@ def test_a_set_gives_its_public_keys_and_no_others():
 def test_what_is_no_set_is_none(content, reason):
     assert len(content) < MAX_BYTES
     assert reason in refusal(WANTED, content)
+
+
+@pytest.mark.parametrize("name", ["kick", "travisci"])
+def test_a_key_may_stand_in_json_of_another_form(name):
+    scheme = catalogue.load(name).schemes["default"]
+    wanted = Locator(scheme, scheme.fetch).fixed
+    public = RSA.public_key().public_bytes(PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    document: object = public.decode()
+    for part in reversed(wanted.path.split(".")):
+        document = {part: document}
+    found = read(wanted, json.dumps(document).encode(), None, b"", 0)
+    assert found.secrets == [public]
+    verifier_of(scheme, found.secrets)
+    for bad in (b"", b"{}", b"[]", b"7", json.dumps({wanted.path.split(".")[0]: 7}).encode()):
+        assert refusal(wanted, bad) == f"it has no key at {wanted.path}"
+    text = json.dumps(document).replace("BEGIN", "BEGUN").encode()
+    assert "no key in PEM" in refusal(wanted, text)
 
 
 def test_ed25519_keys_of_a_set_are_raw_ones():

@@ -12,13 +12,14 @@ import zlib
 
 import jwt
 import pytest
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
 
 from tests.remote.keyserver import Authority, KeyServer, ok
 from tests.system.conftest import exchange, status_of, wait_for
 from tests.system.test_bad_input import request as github_request
 
+FORM = "application/x-www-form-urlencoded"
 TOPIC = "arn:aws:sns:us-east-1:123456789012:orders"
 SNS = "sns.us-east-1.amazonaws.com"
 CERTIFICATE = "/SimpleNotificationService-0123456789abcdef0123456789abcdef.pem"
@@ -75,6 +76,11 @@ provider = "fusionauth"
 jwks_url = "https://localhost:{port}/jwks.json"
 handlers = ["record"]
 [[endpoint]]
+name = "travisci"
+path = "/travisci"
+provider = "travisci"
+handlers = ["record"]
+[[endpoint]]
 name = "falai"
 path = "/falai"
 provider = "falai"
@@ -89,7 +95,7 @@ class World:
         self._start = serve
         self.authority = Authority()
         self._ca_file = self.authority.write_root(folder)
-        hosts = (SNS, GOOGLE, PAYPAL, "rest.fal.ai", "localhost")
+        hosts = (SNS, GOOGLE, PAYPAL, "rest.fal.ai", "api.travis-ci.com", "localhost")
         self.servers = {h: KeyServer(self.authority, h, folder=folder) for h in hosts}
         self.sns_key, self.sns_certificate = self.authority.issue("sns.amazonaws.com")
         self.paypal_key, self.paypal_certificate = self.authority.issue(PAYPAL_NAME)
@@ -542,6 +548,28 @@ def test_keys_of_ones_own_server_and_of_other_kinds(world):
     forged = jwt.encode({"request_body_sha256": sha}, b"s" * 32, "HS256", {"kid": "s"})
     assert world.post(post_of("/fusionauth", body, {"x-fusionauth-signature-jwt": token})) == 202
     assert world.post(post_of("/fusionauth", body, {"x-fusionauth-signature-jwt": forged})) == 401
+
+
+def test_a_key_in_a_form_is_verified_by_one_in_json(world):
+    public = world.google_key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    document = {"config": {"notifications": {"webhook": {"public_key": public.decode()}}}}
+    world.servers["api.travis-ci.com"].answers["/config"] = ok(json.dumps(document).encode())
+    world.serve()
+    for key, status in ((world.google_key, 202), (world.paypal_key, 401)):
+        signature = base64.b64encode(key.sign(b'{"id":1}', padding.PKCS1v15(), hashes.SHA1()))
+        fields = {"signature": signature.decode(), "content-type": FORM}
+        body = b"payload=%7B%22id%22%3A1%7D"
+        got = world.post(post_of("/travisci", body, fields))
+        assert got == status, world.rejects("travisci")
+        boundary = "multipart/form-data; boundary=b"
+        parts = (
+            b'--b\r\nContent-Disposition: form-data; name="payload"\r\n\r\n{"id":1}\r\n--b--\r\n'
+        )
+        many = post_of("/travisci", parts, fields | {"content-type": boundary})
+        assert world.post(many) in (status, 415)
+    assert world.asked("api.travis-ci.com") == ["/config"]
 
 
 # --- subscriptions --------------------------------------------------------------------------------
