@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from fasthook.config import Endpoint as EndpointSettings
 from fasthook.config import Keys
@@ -19,7 +19,10 @@ from fasthook.intake.published import MAX_BYTES, Published, read
 from fasthook.intake.schemes import KeySource, Scheme, Terms, selectors_of
 from fasthook.intake.signatures import Verifier, verifier_of
 from fasthook.model import Request
-from fasthook.remote.client import Client, FetchError, check_url, trusted_roots
+from fasthook.remote.urls import FetchError, parts_of
+
+if TYPE_CHECKING:
+    from fasthook.remote.client import Client
 
 _RELAY: Final = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):([0-9]{1,5})")
 
@@ -99,22 +102,26 @@ def source_of(settings: EndpointSettings, scheme: Scheme, where: str) -> KeySour
     if not takes_keys and (scheme.fetch is None or scheme.fetch.kind != "jwks"):
         raise ConfigError(f"{where}.jwks_url: {settings.provider} is verified without key sets")
     try:
-        check_url(settings.jwks_url)
+        parts_of(settings.jwks_url)
     except FetchError as error:
         got = "" if "@" in settings.jwks_url else f"{settings.jwks_url!r}; "  # it may be a password
         raise ConfigError(f"{where}.jwks_url: {got}{error}") from None
     return KeySource(kind="jwks", url=settings.jwks_url)
 
 
-def fetch(client: Client, wanted: Wanted, ca_file: str, now_s: float) -> Published:
+def fetch(client: "Client", wanted: Wanted, ca_file: str, now_s: float) -> Published:
     """The secrets that verify, from their sender. Blocks. Raises `FetchError` and `ValueError`."""
+    from fasthook.remote.client import trusted_roots
+
     found = client.get(wanted.url, MAX_BYTES)
     roots = trusted_roots(ca_file) if wanted.is_chained else b""
     return read(wanted, found.body, found.max_age_s, roots, now_s)
 
 
-def client_of(keys: Keys) -> Client:
+def client_of(keys: Keys) -> "Client":
     """What fetches, by `[keys]`. Raises `ConfigError` that names the key."""
+    from fasthook.remote.client import Client, trusted_roots  # most services fetch nothing
+
     networks = []
     for text in keys.allow:
         try:

@@ -10,7 +10,7 @@ import functools
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily
@@ -31,9 +31,11 @@ from fasthook.intake.network import limiter_key
 from fasthook.intake.published import Published
 from fasthook.logs import log
 from fasthook.model import Delivery, Request
-from fasthook.remote.client import Client
 from fasthook.wire.answers import INTERNAL_ERROR, Answer
 from fasthook.wire.connection import Connection, Receive
+
+if TYPE_CHECKING:
+    from fasthook.remote.client import Client
 
 T = TypeVar("T")
 MAX_WAITING: Final = 256
@@ -82,7 +84,7 @@ class Fetching:
     def __init__(
         self,
         plan: FetchPlan,
-        client: Client,
+        client: "Client",
         ca_file: str,
         timeout_s: float,
         failed: Callable[[BaseException, str], None],

@@ -26,7 +26,7 @@ def made(rejection: type[Rejection]) -> Rejection:
     """One of this class, with a message that nobody outside may see."""
     if issubclass(rejection, errors.WrongMethod):
         return rejection("hush", "POST")
-    if issubclass(rejection, errors.Shed):
+    if issubclass(rejection, errors.Shed | errors.KeyUnavailable):
         return rejection("hush", 2.5)
     if issubclass(rejection, errors.HandshakeRefused):
         return rejection("hush", 403)

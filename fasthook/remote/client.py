@@ -15,23 +15,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
-from urllib.parse import urlsplit
 
 import urllib3
 from urllib3.connection import HTTPSConnection
 
 from fasthook import __version__
-from fasthook.errors import ConfigError, FasthookError
+from fasthook.errors import ConfigError
 from fasthook.remote.addresses import Network, is_allowed
+from fasthook.remote.urls import FetchError, parts_of
 
 _MAX_ADDRESSES: Final = 4  # that are tried
-_HOST: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _MAX_AGE: Final = re.compile(r"(?:^|[,\s])max-age=\"?([0-9]{1,9})\b")
 Lookup = Callable[[str, int], Sequence[str]]
-
-
-class FetchError(FasthookError):
-    """Nothing was fetched; the message says why, without the URL."""
 
 
 class Response(NamedTuple):
@@ -75,7 +70,7 @@ class Client:
     def get(self, url: str, max_bytes: int) -> Response:
         """The body of a 200. Raises `FetchError`."""
         ends_s = time.monotonic() + self._timeout_s
-        host, port, target = _parts(url)
+        host, port, target = parts_of(url)
         connection = self._connected(host, port, ends_s)
         # A socket's own timeout begins anew with each byte, so this ends it all.
         left_s = max(0.001, ends_s - time.monotonic())
@@ -172,26 +167,6 @@ def _read(answer: urllib3.BaseHTTPResponse, max_bytes: int) -> Response:
     return Response(body, _max_age(answer.headers))
 
 
-def _parts(url: str) -> tuple[str, int, str]:
-    """Host, port and target of a URL that is meant. Raises `FetchError`."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port or 443
-    except ValueError:
-        raise FetchError("that is no URL") from None
-    if not (url.isascii() and url.isprintable() and " " not in url and "\\" not in url):
-        raise FetchError("that is no URL")
-    if parts.scheme != "https":
-        raise FetchError("only https:// is fetched")
-    if parts.username is not None or parts.password is not None or "@" in parts.netloc:
-        raise FetchError("a URL with a user is not fetched")
-    host = parts.hostname or ""
-    if not _HOST.fullmatch(host):
-        raise FetchError("the URL has no host name")
-    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return host, port, target
-
-
 def trusted_roots(ca_file: str) -> bytes:
     """The file's certificates, in PEM; without one those of the system. Raises `ConfigError`."""
     paths = ssl.get_default_verify_paths()
@@ -203,11 +178,6 @@ def trusted_roots(ca_file: str) -> bytes:
         return b"\n".join(one.read_bytes() for one in sorted(folder.glob("*.0")))
     except OSError as error:
         raise ConfigError(f"ca_file: {error.filename}: {error.strerror}") from None
-
-
-def check_url(url: str) -> None:
-    """Raise `FetchError` unless it is one that would be fetched."""
-    _parts(url)
 
 
 def _max_age(headers: Any) -> float | None:

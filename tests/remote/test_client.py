@@ -9,7 +9,8 @@ from ipaddress import ip_network
 import pytest
 
 from fasthook.errors import ConfigError
-from fasthook.remote.client import Client, FetchError, trusted_roots
+from fasthook.remote.client import Client, trusted_roots
+from fasthook.remote.urls import FetchError
 from tests.remote.keyserver import Authority, KeyServer, ok
 
 LOOPBACK = [ip_network("127.0.0.0/8")]
