@@ -16,6 +16,7 @@ from fasthook.dispatch import registry
 from fasthook.errors import ConfigError
 from fasthook.intake import catalogue
 from fasthook.intake.catalogue import Provider
+from fasthook.intake.schemes import Scheme
 from fasthook.intake.signing import sample_secret
 
 _FILES = resources.files("fasthook.cli") / "template"
@@ -40,6 +41,7 @@ def command(directory: Path, provider: str) -> None:
         "provider": provider,
         "name": known.name,
         "event": next(iter(known.samples), "event"),
+        "trust": _trust_of(known),
     }
     files = {
         Path("pyproject.toml"): "pyproject.toml",
@@ -56,12 +58,25 @@ def command(directory: Path, provider: str) -> None:
         text = Template((_FILES / f"{template}.txt").read_text(encoding="utf-8"))
         _write(directory / path, text.substitute(values))
     scheme = known.schemes[known.default_scheme]
+    if scheme.fetch is None:
+        _write_secret(directory / "secrets" / provider, scheme)
+    _say_what_next(directory, known)
+
+
+def _trust_of(known: Provider) -> str:
+    """The lines of the endpoint that say how its sender is known."""
+    scheme = known.schemes[known.default_scheme]
+    if scheme.fetch is None:
+        return f'secrets  = ["file:secrets/{known.id}"]'
+    return "\n".join(f'config.{name} = "PUT THE SENDER\'S HERE"' for name in scheme.settings)
+
+
+def _write_secret(path: Path, scheme: Scheme) -> None:
     try:
         secret = sample_secret(scheme, secrets.token_bytes(32))
     except ConfigError:  # a key that only the sender can have made
         secret = _KEY_TO_COME
-    _write(directory / "secrets" / provider, secret + "\n", 0o600)
-    _say_what_next(directory, known)
+    _write(path, secret + "\n", 0o600)
 
 
 #: Stands where the sender's public key belongs.
@@ -91,6 +106,8 @@ def _say_what_next(directory: Path, known: Provider) -> None:
             f"secrets/{provider} is for tests of your own; {known.name} hands over its secret:\n"
             f"`fasthook pair {provider}` takes it."
         )
+    if known.schemes[known.default_scheme].fetch is not None:
+        secret = f"There is no secret: {known.name} publishes its keys, and they are fetched."
     step = f"cd {shlex.quote(str(directory))}\n  " if directory.absolute() != Path.cwd() else ""
     click.echo(
         f"A project for {provider} stands in {directory.absolute()}.\n\n"

@@ -11,6 +11,7 @@ import tomllib
 import pytest
 
 from fasthook.cli.init import _package_name
+from fasthook.intake import catalogue
 from tests.cli.conftest import COMMAND, PROVIDERS
 
 
@@ -179,3 +180,16 @@ def test_a_file_where_the_directory_should_be_is_exit_code_2(run_process, tmp_pa
     assert result.returncode == 2
     assert result.stderr.count("\n") == 1
     assert str(tmp_path / "shop") in result.stderr
+
+
+@pytest.mark.parametrize("provider", ["aws-sns", "paypal", "google-pubsub", "kick"])
+def test_where_keys_are_fetched_there_is_no_secret(provider, run, tmp_path):
+    project = tmp_path / "my-hooks"
+    result = run("init", project, "--provider", provider)
+    assert result.exit_code == 0
+    assert "There is no secret" in result.stdout
+    assert not (project / "secrets").exists()
+    text = (project / "fasthook.toml").read_text()
+    (endpoint,) = tomllib.loads(text)["endpoint"]
+    assert "secrets" not in endpoint
+    assert list(endpoint.get("config", {})) == catalogue.load(provider).schemes["default"].settings
