@@ -75,6 +75,14 @@ def gauge(name: str, help_text: str, values: dict[str, float], label: str = "") 
     return family
 
 
+def counter(name: str, help_text: str, values: Mapping[str, int], label: str) -> Metric:
+    """A counter with a value for each value of a label."""
+    family = CounterMetricFamily(name, help_text, labels=(label,))
+    for key, value in values.items():
+        family.add_metric((key,), value)
+    return family
+
+
 class Admin:
     """Answers the requests of the admin listener."""
 

@@ -93,8 +93,10 @@ class Keys(_Table, frozen=True, kw_only=True):
 class LogSettings(_Table, frozen=True, kw_only=True):
     """`[log]`: what is said, and in which form."""
 
-    format: Literal["auto", "text", "json"] = "auto"
+    #: "auto": the journal where standard error leads to it, else text.
+    format: Literal["auto", "text", "json", "journal"] = "auto"
     level: Literal["debug", "info", "warning", "error"] = "info"
+    journal_socket: str = "/run/systemd/journal/socket"
     requests: bool = True  # a line for each accepted request and each handled event
 
 

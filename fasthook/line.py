@@ -37,6 +37,8 @@ from fasthook.wire.connection import Connection
 
 #: Retries that are due sooner wait in memory; for later ones the delivery goes back to disk.
 _PATIENCE_S: Final = 2.0
+#: What the log calls kinds of deliveries; all others are handshakes.
+_SAID: Final = {"event": "accepted", "ignored": "ignored", "duplicate": "duplicate"}
 
 
 class Line:
@@ -56,8 +58,8 @@ class Line:
             Clients(server.trusted_proxies),
             ClientBuckets(server.unverified_rate, server.unverified_burst),
         )
+        self._providers = {e.name: e.provider for e in plan.endpoints}
         self._is_id_signed = {e.name: e.is_id_signed for e in plan.endpoints}
-        self._unsigned = {e.name for e in plan.endpoints if e.provider == "none"}
         self._keeps_rejected = {e.name for e in plan.endpoints if e.keep_rejected}
         self._success = {name: rendered(reply) for name, reply in plan.answers.items()}
         self.spool = self._open_spool(config, place) if config.spool.durability != "none" else None
@@ -190,7 +192,7 @@ class Line:
         is_event = delivery.kind == "event"
         runs = is_event and recall.enter(delivery)
         endpoint = delivery.endpoint
-        if endpoint in self._unsigned:
+        if delivery.provider == "none":
             key = os.urandom(KEY_BYTES)  # nothing is signed, so nothing makes two of them the same
         else:
             is_signed = self._is_id_signed[endpoint] and delivery.secret_index >= 0
@@ -230,14 +232,7 @@ class Line:
             self.backlog.leave(delivery)
         connection, number = entry.token
         self.metrics.requests[delivery.endpoint, str(reason.status)] += 1
-        self._log.warning(
-            "rejected",
-            status=reason.status,
-            reason=str(reason),
-            endpoint=delivery.endpoint,
-            client=delivery.client,
-            id=delivery.event_id,
-        )
+        self._say_rejected(reason, delivery.endpoint, delivery.client, id=delivery.event_id)
         connection.answer(number, refusal(reason))
 
     def accepted(self, delivery: Delivery, kind: str) -> Answer:
@@ -248,13 +243,16 @@ class Line:
         if self._logs_requests:
             fields = {
                 "endpoint": delivery.endpoint,
+                "provider": delivery.provider,
                 "type": delivery.event_type,
                 "id": delivery.event_id,
                 "client": delivery.client,
                 "bytes": len(delivery.body),
                 "secret": delivery.secret_index,
             }
-            self._log.write(20, "accepted" if kind == "event" else kind, fields)
+            if kind not in _SAID:
+                fields["kind"] = kind
+            self._log.write(20, _SAID.get(kind, "handshake"), fields)
         reply = delivery.reply
         if reply is None:
             return self._success[delivery.endpoint]
@@ -265,15 +263,7 @@ class Line:
         client, endpoint = rejection.client or peer, rejection.endpoint
         method, path = request.method.decode("latin-1"), request.path.decode("latin-1")
         self.metrics.requests[endpoint, str(rejection.status)] += 1
-        self._log.warning(
-            "rejected",
-            status=rejection.status,
-            reason=str(rejection),
-            endpoint=endpoint,
-            client=client,
-            method=method,
-            path=path,
-        )
+        self._say_rejected(rejection, endpoint, client, method=method, path=path)
         if self.spool is not None:
             now_ns = time.time_ns()
             kept = endpoint in self._keeps_rejected and not rejection.is_withheld
@@ -285,10 +275,21 @@ class Line:
     def refused(self, rejection: Rejection, peer: str) -> None:
         """See `wire.connection.Owner`."""
         self.metrics.requests["", str(rejection.status)] += 1
-        self._log.warning("rejected", status=rejection.status, reason=str(rejection), client=peer)
+        self._say_rejected(rejection, "", peer)
         if self.spool is not None:
             what = (time.time_ns(), rejection.status, peer, "", "", "", str(rejection))
             self.spool.rejects.add(Reject(*what))
+
+    def _say_rejected(self, rejection: Rejection, endpoint: str, client: str, **more: str) -> None:
+        fields = {
+            "status": rejection.status,
+            "reason": str(rejection),
+            "endpoint": endpoint,
+            "provider": self._providers.get(endpoint),
+            "client": client,
+            **more,
+        }
+        self._log.repeatable(30, "rejected", type(rejection).__name__, fields)
 
     # --- outcomes out -----------------------------------------------------------------------------
 
@@ -329,6 +330,7 @@ class Line:
         fields = {
             "handler": outcome.handler,
             "endpoint": outcome.delivery.endpoint,
+            "provider": outcome.delivery.provider,
             "type": outcome.delivery.event_type,
             "id": outcome.delivery.event_id,
             "attempt": outcome.attempt,
@@ -339,7 +341,7 @@ class Line:
         if outcome.kind == "done":
             self._log.write(20, "done", fields)
         elif outcome.kind == "retry":
-            self._log.write(30, "retry", {**fields, "retry_in_s": outcome.retry_in_s})
+            self._log.write(30, "retry", {**fields, "retry_in_s": round(outcome.retry_in_s, 3)})
         else:
             self._log.write(40, "dead", fields)
 

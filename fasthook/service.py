@@ -8,7 +8,7 @@ from functools import partial
 from prometheus_client import Metric
 
 from fasthook import control
-from fasthook.admin import Admin, Metrics, gauge
+from fasthook.admin import Admin, Metrics, counter, gauge
 from fasthook.config import Config
 from fasthook.control import MAX_ORDER_BYTES, Control
 from fasthook.fetch_plan import client_of
@@ -239,6 +239,8 @@ class Service:
         yield gauge("fasthook_handler_waiting", "Events in line.", waiting, "handler")
         running = {name: float(lane.running) for name, lane in lanes.items()}
         yield gauge("fasthook_handler_running", "Attempts under way.", running, "handler")
+        unwritten = {"dropped": self._log.dropped, "summarised": self._log.summarised}
+        yield counter("fasthook_log_lines_unwritten", "Lines that are in no log.", unwritten, "why")
         yield from self.line.families()
         if self._fetching is not None:
             yield from self._fetching.families()

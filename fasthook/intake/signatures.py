@@ -61,7 +61,8 @@ class Observer:
         try:
             return self._verifier.verify(request, now_s)
         except (NotGenuine, KeyUnavailable) as error:
-            log.warning("would be refused", endpoint=self._endpoint, reason=str(error))
+            fields = {"endpoint": self._endpoint, "reason": str(error)}
+            log.repeatable(30, "would be refused", type(error).__name__, fields)
             return -1
 
 

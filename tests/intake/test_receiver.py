@@ -332,7 +332,9 @@ def test_a_challenge_is_for_endpoints_of_that_provider_alone():
 
 def test_who_observes_takes_what_is_not_genuine_and_says_so(monkeypatch):
     said = []
-    monkeypatch.setattr(log, "warning", lambda text, **fields: said.append((text, fields)))
+    monkeypatch.setattr(
+        log, "repeatable", lambda level, text, cause, fields: said.append((text, fields))
+    )
 
     def meet(endpoint, request):
         delivery = receive(endpoint, request)

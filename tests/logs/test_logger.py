@@ -1,17 +1,18 @@
 """One record is one line, in both forms, whatever the values hold; and the log is bounded."""
 
-import asyncio
 import io
 import json
 import re
+import subprocess
+import sys
+import threading
 import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fasthook import logs
-from fasthook.logs import MAX_VALUE_CHARS, Log
+from fasthook.logs import MAX_VALUE_CHARS, Log, logger
 
 NASTY = {
     "CRLF": "a\r\n12:00:00.000 error   forged",
@@ -79,7 +80,7 @@ def test_fields_that_say_nothing_are_left_out(form, value):
     assert "value" not in written(form, value=value)
 
 
-@pytest.mark.parametrize(("value", "text"), [(0, "0"), (False, "False"), (1 / 3, "0.333333")])
+@pytest.mark.parametrize(("value", "text"), [(0, "0"), (False, "False"), (0.25, "0.25")])
 def test_numbers_are_said_even_if_zero(value, text):
     assert f"value={text}\n" in written("text", value=value)
     assert json.loads(written("json", value=value))["value"] == pytest.approx(value)
@@ -231,52 +232,169 @@ def test_lines_below_the_level_are_left_out(level, said):
     assert "".join(messages) == said
 
 
-def test_lines_wait_while_a_loop_runs_and_are_written_together():
-    stream = io.StringIO()
+@pytest.fixture
+def slow(monkeypatch):
+    """A log with its thread, and a stream that takes nothing before `open` is set."""
+    stream = Slow()
     log = Log(stream)
-
-    async def run():
-        log.info("one")
-        log.info("two")
-        assert stream.getvalue() == ""
-        log.flush()
-        assert len(stream.getvalue().splitlines()) == 2
-
-    asyncio.run(run())
+    log.configure("json")
+    log.start_writer()
+    yield log, stream
+    stream.open.set()
+    log.stop_writer()
 
 
-def test_lines_are_written_without_being_asked_to(monkeypatch):
-    monkeypatch.setattr(logs, "_FLUSH_S", 0.0)
+class Slow(io.StringIO):
+    """Writes once it is allowed to, and says when somebody wants to."""
 
-    async def run():
-        flushed = asyncio.Event()
-        stream = io.StringIO()
-        stream.flush = flushed.set  # type: ignore[method-assign]
-        Log(stream).info("one")
-        await asyncio.wait_for(flushed.wait(), 10)
-        assert "one" in stream.getvalue()
+    def __init__(self):
+        super().__init__()
+        self.open, self.wanted = threading.Event(), threading.Event()
 
-    asyncio.run(run())
+    def write(self, text):
+        self.wanted.set()
+        assert self.open.wait(10)
+        return super().write(text)
 
 
-def test_lines_beyond_the_bound_are_dropped_and_counted(monkeypatch):
-    monkeypatch.setattr(logs, "MAX_WAITING", 3)
+def test_a_stream_that_takes_nothing_holds_nobody_who_writes_lines(slow):
+    log, stream = slow
+    log.info("one")
+    assert stream.wanted.wait(10)
+    log.info("two")  # returns, though nothing can be written
+
+    assert stream.getvalue() == ""
+    stream.open.set()
+    log.stop_writer()
+    assert [json.loads(line)["message"] for line in stream.getvalue().splitlines()] == [
+        "one",
+        "two",
+    ]
+
+
+def test_lines_beyond_the_bound_are_dropped_and_counted(slow, monkeypatch):
+    monkeypatch.setattr(logger, "MAX_WAITING", 3)
+    log, stream = slow
+    log.info("first")
+    assert stream.wanted.wait(10)
+    for number in range(10):
+        log.info("line", number=number)
+    assert log.dropped == 7
+    stream.open.set()
+    log.stop_writer()
+    log.info("after")
+
+    records = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [record.get("number") for record in records[:4]] == [None, 0, 1, 2]
+    assert (records[4]["message"], records[4]["count"]) == ("log lines dropped", 7)
+    assert [record["message"] for record in records[5:]] == ["after"]
+
+
+def test_a_log_that_can_not_be_written_does_not_hold_the_end(slow, monkeypatch):
+    monkeypatch.setattr(logger, "_STOP_S", 0.01)
+    log, stream = slow
+    log.info("one")
+    assert stream.wanted.wait(10)
+    log.stop_writer()
+    log.info("two")
+
+    assert stream.getvalue() == ""
+
+
+def test_lines_of_many_threads_are_all_written():
     stream = io.StringIO()
     log = Log(stream)
     log.configure("json")
+    log.start_writer()
 
-    async def run():
-        for number in range(10):
-            log.info("line", number=number)
-        log.flush()
-        log.info("after")
-        log.flush()
+    def write(name):
+        for number in range(500):
+            log.info("line", name=name, number=number)
 
-    asyncio.run(run())
-    records = [json.loads(line) for line in stream.getvalue().splitlines()]
-    assert [record.get("number") for record in records[:3]] == [0, 1, 2]
-    assert (records[3]["message"], records[3]["count"]) == ("log lines dropped", 7)
-    assert [record["message"] for record in records[4:]] == ["after"]
+    threads = [threading.Thread(target=write, args=(name,)) for name in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    log.stop_writer()
+
+    found = [(r["name"], r["number"]) for r in map(json.loads, stream.getvalue().splitlines())]
+    assert sorted(found) == [(name, number) for name in range(8) for number in range(500)]
+    for name in range(8):  # and in their order
+        assert [n for who, n in found if who == name] == list(range(500))
+
+
+def test_a_value_that_can_not_be_shown_does_not_cost_the_lines_beside_it():
+    class Broken:
+        def __str__(self):
+            raise RuntimeError
+
+    stream = io.StringIO()
+    log = Log(stream)
+    log.start_writer()
+    for value in (1, Broken(), 2):
+        log.info("event", value=value)
+    log.stop_writer()
+
+    assert re.findall(r"event +value=(\d)", stream.getvalue()) == ["1", "2"]
+    assert "line not written what=event error=RuntimeError" in stream.getvalue()
+
+
+def test_a_worker_that_was_forked_writes_its_own_lines_alone(tmp_path):
+    """What waits in the parent is the parent's to write, and so is its thread."""
+    script = """
+import os, sys
+from fasthook.logs import log
+log.configure("json")
+log.start_writer()
+log.info("of the parent")
+pid = os.fork()
+if not pid:
+    log.start_writer()
+    log.info("of the child")
+    log.stop_writer()
+    os._exit(0)
+os.waitpid(pid, 0)
+log.stop_writer()
+"""
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=20
+    )
+    messages = sorted(json.loads(line)["message"] for line in result.stderr.splitlines())
+    assert messages == ["of the child", "of the parent"]
+
+
+# --- what comes too often -------------------------------------------------------------------------
+
+
+def test_a_flood_is_ten_lines_and_one():
+    stream = io.StringIO()
+    log = Log(stream)
+    log.configure("json")
+    log.start_writer()
+    for number in range(50_000):
+        fields = {"endpoint": "github", "client": f"192.0.2.{number % 3}", "status": 401}
+        log.repeatable(30, "rejected", "BadSignature", fields)
+    log.warning("another")
+    log.stop_writer()
+
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["message"] for line in lines] == ["rejected"] * 10 + ["another", "repeated"]
+    assert lines[-1]["what"] == "rejected"
+    assert (lines[-1]["count"], lines[-1]["clients"]) == (49_990, 3)
+    assert log.summarised == 49_990
+    assert log.dropped == 0
+
+
+def test_a_line_below_the_level_is_not_summarised_either():
+    stream = io.StringIO()
+    log = Log(stream)
+    log.configure("json", "error")
+    for _ in range(100):
+        log.repeatable(30, "rejected", "BadSignature", {})
+    log.stop_writer()
+
+    assert stream.getvalue() == ""
 
 
 def test_a_closed_stream_does_not_raise():

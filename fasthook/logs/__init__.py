@@ -1,0 +1,10 @@
+"""One structured line for each outcome: to the journal, or to standard error for people or as JSON.
+
+`messages` names every kind of line, `shapes` makes text of it, `sinks` is where it goes, `floods`
+makes one line of many, and `logger` holds what waits to be written.
+"""
+
+from fasthook.logs.escaping import MAX_VALUE_CHARS, escape, one_line
+from fasthook.logs.logger import Log, log
+
+__all__ = ("MAX_VALUE_CHARS", "Log", "escape", "log", "one_line")

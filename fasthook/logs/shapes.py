@@ -1,0 +1,228 @@
+"""Records → lines: plain text, text for a terminal, JSON, and what the journal takes.
+
+Lines of one kind differ in their values alone. What is common to them is made once, a `Shape`, and
+a line whose values are harmless is one `%` of it: at two lines a request, taking each value in hand
+costs more than verifying a signature. Values that are not harmless take the long way.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from fasthook.logs.escaping import (
+    MAX_VALUE_CHARS,
+    cut,
+    encodable,
+    escape,
+    indented,
+    one_line,
+    plain,
+    shown,
+)
+from fasthook.logs.messages import MESSAGES
+
+LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+NAMES: Final = {number: name for name, number in LEVELS.items()}
+#: Levels as syslog(3) has them.
+PRIORITIES: Final = {10: 7, 20: 6, 30: 4, 40: 3}
+#: Names of the journal's fields, where they are not FASTHOOK_ and the key.
+_FIELDS: Final = {
+    "id": "FASTHOOK_EVENT_ID",
+    "type": "FASTHOOK_EVENT_TYPE",
+    "error": "FASTHOOK_REASON",  # no message has both
+}
+_IDENTIFIER: Final = "fasthook"
+_MAX_FIELD_CHARS: Final = 64
+#: Kinds of lines that are remembered. Handlers may have more: those take the long way.
+_MAX_SHAPES: Final = 1000
+_RESET, _DIM = "\033[0m", "\033[2m"
+_COLORS: Final = {10: "\033[2m", 20: "\033[36m", 30: "\033[33m", 40: "\033[31m"}
+
+#: When (nanoseconds of the wall clock), level, message, fields.
+Record = tuple[int, int, str, dict[str, Any]]
+Render = Callable[[Record], str]
+
+
+class Shape(NamedTuple):
+    """What all lines with this message, level and these keys have in common."""
+
+    pairs: str  # "endpoint=%s id=%s"
+    spaces: int  # in `pairs`; a line with more of them has one in a value
+    text: str  # "info    accepted     "
+    prefixed: str  # "<6>accepted "
+    journal: str  # the whole datagram, with room for the pairs and then for each value
+
+
+_shapes: dict[tuple[int, str, tuple[str, ...]], Shape] = {}
+
+
+def _shape_of(level: int, message: str, fields: dict[str, Any]) -> Shape:
+    key = (level, message, tuple(fields))
+    shape = _shapes.get(key)
+    if shape is None:
+        shape = _new_shape(*key)
+        if len(_shapes) < _MAX_SHAPES:
+            _shapes[key] = shape
+    return shape
+
+
+def _new_shape(level: int, message: str, keys: tuple[str, ...]) -> Shape:
+    said = escape(message)
+    pairs = " ".join(f"{escape(key).replace('%', '%%')}=%s" for key in keys)
+    journal = "".join(f"{name}={value}\n" for name, value in _head(level, message))
+    journal = f"{journal}MESSAGE={said} ".replace("%", "%%") + "%s\n"
+    journal += "".join(f"{field_name(key)}=%s\n" for key in keys)
+    return Shape(
+        pairs,
+        pairs.count(" "),
+        f"{NAMES[level]:7} {said:12} ",
+        f"<{PRIORITIES[level]}>{said} ",
+        journal,
+    )
+
+
+def _head(level: int, message: str) -> list[tuple[str, str]]:
+    head = [("PRIORITY", str(PRIORITIES[level])), ("SYSLOG_IDENTIFIER", _IDENTIFIER)]
+    if message in MESSAGES:
+        head.append(("MESSAGE_ID", MESSAGES[message].id))
+    return head
+
+
+def field_name(key: str) -> str:
+    """The journal's field for a key: capital letters, digits and underscores, at most 64."""
+    name = "".join(c if c.isascii() and c.isalnum() else "_" for c in key.upper())
+    return _FIELDS.get(key, f"FASTHOOK_{name}"[:_MAX_FIELD_CHARS])
+
+
+def _harmless(shape: Shape, fields: dict[str, Any]) -> str:
+    """The pairs, where no value is to be escaped, quoted, cut or left out; else ""."""
+    values = tuple(fields.values())
+    if None in values or "" in values:
+        return ""
+    pairs = shape.pairs % values
+    if (
+        len(pairs) <= MAX_VALUE_CHARS
+        and pairs.isprintable()
+        and pairs.count(" ") == shape.spaces
+        and '"' not in pairs
+    ):
+        return pairs
+    return ""
+
+
+def _said(fields: dict[str, Any]) -> list[str]:
+    """The pairs, the long way, without the traceback."""
+    return [
+        f"{escape(key)}={shown(value)}"
+        for key, value in fields.items()
+        if value is not None and value != "" and key != "traceback"
+    ]
+
+
+def _clock(time_ns: int) -> str:
+    seconds, ns = divmod(time_ns, 1_000_000_000)
+    return f"{_clock_of(seconds)}.{ns // 1_000_000:03d}"
+
+
+_last_second: tuple[int, str] = (0, "00:00:00")
+
+
+def _clock_of(seconds: int) -> str:
+    """Local time, asked of the system once a second: it reads the time zone each time."""
+    global _last_second
+    if _last_second[0] != seconds:
+        _last_second = (seconds, time.strftime("%H:%M:%S", time.localtime(seconds)))
+    return _last_second[1]
+
+
+# --- for a stream ---------------------------------------------------------------------------------
+
+
+def as_text(record: Record) -> str:
+    """Time, level, message and fields; the lines of a traceback below it."""
+    time_ns, level, message, fields = record
+    shape = _shape_of(level, message, fields)
+    pairs = _harmless(shape, fields)
+    if pairs:
+        return f"{_clock(time_ns)} {shape.text}{pairs}\n"
+    line = f"{_clock(time_ns)} {shape.text}{' '.join(_said(fields))}".rstrip()
+    return f"{line}\n{indented(fields.get('traceback', ''))}"
+
+
+def as_prefixed(record: Record) -> str:
+    """For a journal that reads standard error: the priority, and no time, which it knows."""
+    _, level, message, fields = record
+    shape = _shape_of(level, message, fields)
+    pairs = _harmless(shape, fields)
+    if pairs:
+        return f"{shape.prefixed}{pairs}\n"
+    line = f"{shape.prefixed}{' '.join(_said(fields))}".rstrip()
+    trace = indented(fields.get("traceback", "")).splitlines()
+    return "".join(f"{each}\n" for each in [line, *(f"<{PRIORITIES[level]}>{t}" for t in trace)])
+
+
+def as_colored(record: Record) -> str:
+    """For a terminal."""
+    time_ns, level, message, fields = record
+    pairs = (pair.partition("=") for pair in _said(fields))
+    return (
+        f"{_DIM}{_clock(time_ns)}{_RESET} {_COLORS[level]}{escape(message):12}{_RESET} "
+        + " ".join(f"{_DIM}{key}={_RESET}{value}" for key, _, value in pairs)
+        + f"\n{indented(fields.get('traceback', ''))}"
+    )
+
+
+_JSON_TYPES: Final = frozenset((str, int, float, bool))
+
+
+def as_json(record: Record) -> str:
+    """One object a line; a traceback is a field of it."""
+    time_ns, level, message, fields = record
+    seconds, ns = divmod(time_ns, 1_000_000_000)
+    stamp = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{ns // 1000:06d}Z"
+    line = {"time": stamp, "level": NAMES[level], "message": message}
+    values = fields.values()
+    if None not in values and "" not in values and _JSON_TYPES.issuperset(map(type, values)):
+        try:
+            text = msgspec.json.encode(line | fields).decode()
+        except ValueError:  # a lone surrogate
+            text = ""
+        if 0 < len(text) <= MAX_VALUE_CHARS and text.isprintable():
+            return text + "\n"
+    line["message"] = encodable(message)
+    for key, value in fields.items():
+        if value is not None and value != "":
+            line[key] = encodable(str(value)) if key == "traceback" else plain(value)
+    return one_line(msgspec.json.encode(line).decode()) + "\n"
+
+
+# --- for the journal ------------------------------------------------------------------------------
+
+
+def packed(record: Record) -> bytes:
+    """The record in the journal's native protocol; b"": it has to take the long way, `entry_of`.
+
+    https://systemd.io/JOURNAL_NATIVE_PROTOCOL/
+    """
+    _, level, message, fields = record
+    shape = _shape_of(level, message, fields)
+    pairs = _harmless(shape, fields)
+    if not pairs:
+        return b""
+    return (shape.journal % (pairs, *fields.values())).encode()
+
+
+def entry_of(record: Record) -> list[tuple[str, str]]:
+    """The journal's fields, with their values as text. Only a traceback has line ends."""
+    _, level, message, fields = record
+    trace = fields.get("traceback", "")
+    said = f"{escape(message)} {' '.join(_said(fields))}".rstrip()
+    entry = _head(level, message)
+    entry.append(("MESSAGE", f"{said}\n{indented(trace)}".rstrip()))
+    for key, value in fields.items():
+        if value is not None and value != "":
+            text = indented(value) if key == "traceback" else escape(cut(str(value)))
+            entry.append((field_name(key), text))
+    return entry

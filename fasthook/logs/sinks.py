@@ -1,0 +1,135 @@
+"""Where lines go: a stream, or the journal by its own protocol."""
+
+import contextlib
+import errno
+import socket
+import sys
+from collections.abc import Sequence
+from typing import Final, Protocol, TextIO
+
+from logging_journald import JournaldTransport, check_journal_stream
+
+from fasthook.logs import shapes
+from fasthook.logs.shapes import Record, Render
+
+JOURNAL_SOCKET: Final = "/run/systemd/journal/socket"
+
+
+class Sink(Protocol):
+    """Takes records, and has them written when it returns, as far as they can be."""
+
+    def write(self, records: Sequence[Record]) -> None:
+        """A log that can't be written must not end the service: that is no error."""
+
+    def close(self) -> None:
+        """Give up what the sink has opened itself."""
+
+
+class StreamSink:
+    """A stream; None: standard error, whatever that is at the time."""
+
+    def __init__(self, stream: TextIO | None, render: Render) -> None:
+        self._stream = stream
+        self._render = render
+
+    def write(self, records: Sequence[Record]) -> None:
+        """See `Sink`."""
+        render = self._render
+        text = "".join([render(record) for record in records])
+        stream = self._stream or sys.stderr
+        with contextlib.suppress(OSError, ValueError):
+            stream.write(text)
+            stream.flush()
+
+    def close(self) -> None:
+        """See `Sink`; a stream is somebody else's."""
+
+
+class JournalSink:
+    """journald's own socket; a line that it does not take goes to standard error."""
+
+    def __init__(self, path: str, fallback: Sink) -> None:
+        """Raises `OSError` where nothing listens at `path`."""
+        self._path = path
+        self._fallback = fallback
+        self._has_said = False
+        # A third of the cost of the transport's own `send`, which looks the path up each time.
+        self._socket = _connected(path)
+        self._transport = JournaldTransport(path, connected=False)
+
+    def write(self, records: Sequence[Record]) -> None:
+        """See `Sink`. Waits for a journal that is slow."""
+        for record in records:
+            raw = shapes.packed(record)
+            try:
+                if raw:
+                    self._socket.send(raw)
+                    continue
+            except OSError as error:
+                if error.errno != errno.EMSGSIZE:
+                    self._reconnect()  # the journal has restarted
+            self._write_long(record)
+
+    def _reconnect(self) -> None:
+        self._socket.close()  # then sending fails, and we are here once more
+        with contextlib.suppress(OSError):
+            self._socket = _connected(self._path)
+
+    def _write_long(self, record: Record) -> None:
+        """By the library: any text, and any length by memfd."""
+        try:
+            self._transport.send(shapes.entry_of(record))
+        except OSError as error:
+            if not self._has_said:
+                self._has_said = True
+                fields = {"error": str(error)}
+                self._fallback.write([(record[0], 30, "journal not reached", fields)])
+            self._fallback.write([record])
+
+    def close(self) -> None:
+        """Close the sockets."""
+        self._socket.close()
+        self._transport.socket.close()
+
+
+def _connected(path: str) -> socket.socket:
+    opened = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        opened.connect(path)
+    except OSError:
+        opened.close()
+        raise
+    return opened
+
+
+def choose(form: str, stream: TextIO | None, journal_socket: str) -> tuple[Sink, str]:
+    """The sink for `[log] format`, and why it is another than asked for, or "".
+
+    "auto" is the journal where standard error leads to it, else text, with colours on a terminal.
+    """
+    is_read = stream is None and _is_read_by_journal()
+    plain = shapes.as_prefixed if is_read else shapes.as_text
+    if form == "journal" or (form == "auto" and is_read):
+        fallback = StreamSink(stream, plain)
+        try:
+            return JournalSink(journal_socket, fallback), ""
+        except OSError as error:
+            return fallback, f"{journal_socket}: {error.strerror}; lines go to standard error"
+    if form == "json":
+        return StreamSink(stream, shapes.as_json), ""
+    if form == "auto" and _is_terminal(stream or sys.stderr):
+        return StreamSink(stream, shapes.as_colored), ""
+    return StreamSink(stream, plain), ""
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    with contextlib.suppress(ValueError):  # it is closed
+        return stream.isatty()
+    return False
+
+
+def _is_read_by_journal() -> bool:
+    """Whether standard error leads to the journal, by JOURNAL_STREAM (systemd.exec(5))."""
+    with contextlib.suppress(OSError, ValueError):  # no file, or not "device:inode"
+        return bool(check_journal_stream())
+    return False
