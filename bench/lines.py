@@ -5,7 +5,8 @@
 Three services take the same signed GitHub events and run a handler that does nothing: one without
 lines of requests, one that writes them as text to a file, one that sends them to a journal. The
 journal is a process on the other core that reads the datagrams and throws them away, so that what
-is measured is what fasthook does. Prints rates, and ratios to the quiet one of the same round.
+is measured is what fasthook does. Prints rates, and CPU of the service a request (all its threads,
+user and kernel) with ratios to the quiet one of the same round: on one core the rest is noise.
 """
 
 import argparse
@@ -13,12 +14,15 @@ import multiprocessing
 import re
 import socket
 import statistics
+import subprocess
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 import urllib3
 
 from bench.compare import handled, make_handler, measure, start, wait_until_open
+from bench.durable import cpu_s
 from bench.workload import SECRET, push_body, wrk_script
 
 FIRST_PORT = 18130
@@ -28,13 +32,13 @@ listen = ["tcp://127.0.0.1:{port}"]
 [admin]
 listen = "tcp://127.0.0.1:{admin_port}"
 [spool]
-path = "{form}"
+path = "{name}"
 durability = "{durability}"
 max_bytes = "100GiB"
 [log]
 format = "{form}"
 requests = {requests}
-journal_socket = "{folder}/journal"
+journal_socket = "{folder}/journal.sock"
 [[endpoint]]
 name = "github"
 path = "/github"
@@ -74,57 +78,63 @@ def main() -> None:
         make_handler(folder)
         script = folder / "push.lua"
         wrk_script(script, "/github", push_body(), unique_ids=True)
-        journal = multiprocessing.Process(target=read_journal, args=(f"{folder}/journal",))
+        journal = multiprocessing.Process(target=read_journal, args=(f"{folder}/journal.sock",))
         journal.start()
-        ports, servers = {}, []
-        for index, (form, requests) in enumerate(
-            {"json": "false", "text": "true", "journal": "true"}.items()
-        ):
+        systems: dict[str, System] = {}
+        for index, form in enumerate(("quiet", "text", "journal")):
             port = FIRST_PORT + 2 * index
-            system = form if requests == "true" else "quiet"
             config = folder / f"{form}.toml"
             config.write_text(
                 CONFIG.format(
                     port=port,
                     admin_port=port + 1,
-                    form=form,
-                    requests=requests,
+                    name=form,
+                    form="text" if form == "quiet" else form,
+                    requests="false" if form == "quiet" else "true",
                     durability=options.durability,
                     folder=folder,
                     secret=SECRET.decode(),
                 )
             )
             command = ["-m", "fasthook.cli", "serve", "-c", str(config)]
-            servers.append(start(command, folder, folder / f"{form}.log"))
-            ports[system] = port
+            systems[form] = System(port, start(command, folder, folder / f"{form}.log"))
+            wait_until_open(port)
         try:
-            compare(ports, script, options.seconds, options.rounds)
+            compare(systems, script, options.seconds, options.rounds)
         finally:
-            for server in servers:
-                server.terminate()
-                server.wait()
+            for system in systems.values():
+                system.process.terminate()
+                system.process.wait()
             journal.terminate()
             journal.join()
 
 
-def compare(ports: dict[str, int], script: Path, seconds: int, rounds: int) -> None:
+class System(NamedTuple):
+    """One server under load."""
+
+    port: int
+    process: subprocess.Popen[bytes]
+
+
+def compare(systems: dict[str, System], script: Path, seconds: int, rounds: int) -> None:
     """Rounds of all systems in turn, and the ratios of each round."""
-    ratios: dict[str, list[float]] = {system: [] for system in ports}
-    for port in ports.values():
-        wait_until_open(port)
-        measure(port, script, 1)
+    ratios: dict[str, list[float]] = {name: [] for name in systems}
+    for system in systems.values():
+        measure(system.port, script, 1)
     for number in range(rounds):
         base = 0.0
-        for system, port in ports.items():
+        for name, (port, process) in systems.items():
+            cpu, count = cpu_s(process.pid), handled(port + 1)
             rate, p99 = measure(port, script, seconds)
-            base = base or rate
-            ratios[system].append(rate / base)
-            print(f"round {number + 1}  {system:8} {rate:9,.0f}/s  p99 {p99:>8}", flush=True)
-    for system, values in ratios.items():
+            us = (cpu_s(process.pid) - cpu) / (handled(port + 1) - count) * 1e6
+            base = base or us
+            ratios[name].append(us / base)
+            print(f"round {number + 1}  {name:8} {rate:9,.0f}/s  p99 {p99:>8}  {us:4.0f} us CPU")
+    for name, values in ratios.items():
         low, middle, high = min(values), statistics.median(values), max(values)
-        lines = f"{handled(ports[system] + 1):,} events handled"
-        lost = f"{unwritten(ports[system] + 1):,} lines dropped"
-        print(f"{system:8} × {middle:.2f} of quiet ({low:.2f} to {high:.2f}), {lines}, {lost}")
+        port = systems[name].port
+        lines = f"{handled(port + 1):,} handled, {unwritten(port + 1):,} lines dropped"
+        print(f"{name:8} × {middle:.2f} of the CPU of quiet ({low:.2f} to {high:.2f}), {lines}")
 
 
 if __name__ == "__main__":

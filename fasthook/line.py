@@ -335,12 +335,12 @@ class Line:
             "id": outcome.delivery.event_id,
             "attempt": outcome.attempt,
             "ms": round(outcome.duration_s * 1000, 3),
-            "error": outcome.error,
-            "traceback": outcome.traceback,
         }
         if outcome.kind == "done":
             self._log.write(20, "done", fields)
-        elif outcome.kind == "retry":
+            return
+        fields |= {"error": outcome.error, "traceback": outcome.traceback}
+        if outcome.kind == "retry":
             self._log.write(30, "retry", {**fields, "retry_in_s": round(outcome.retry_in_s, 3)})
         else:
             self._log.write(40, "dead", fields)

@@ -1,7 +1,9 @@
 """The log: takes records, and has them written by a thread, a few times a second.
 
-A record costs whoever writes it an append; what waits is bounded, and what finds no room is counted
-and said. Without the thread (commands, tests) each line is written at once.
+What waits is bounded, and what finds no room is counted and said. Whoever has something to say
+makes the line, too: a thread that made them would fight with the loop for the interpreter, which
+costs more than the lines do, and records that wait are work for the garbage collector, which lines
+are not (`python -m bench.lines`). Without the thread (commands, tests) each is written at once.
 """
 
 import contextlib
@@ -16,15 +18,15 @@ from typing import Any, Final, TextIO
 
 from fasthook.logs.floods import Floods
 from fasthook.logs.shapes import LEVELS, Record
-from fasthook.logs.sinks import JOURNAL_SOCKET, Sink, choose
+from fasthook.logs.sinks import JOURNAL_SOCKET, Line, Sink, choose
 
 #: Lines that wait to be written. Beyond: they are dropped, counted, and the count is said.
 MAX_WAITING: Final = 20_000
 _COLLECT_S: Final = 0.1
-#: Lines that are made in one go: for so long the loop may have to wait for the interpreter.
-_BATCH: Final = 64
 #: Between two lines about lines that were dropped.
 _SAY_DROPPED_S: Final = 10.0
+#: Lines that are written in one go.
+_WRITTEN: Final = 1024
 _STOP_S: Final = 1.0
 
 
@@ -45,7 +47,7 @@ class Log:
 
     def _forget(self) -> None:
         """Begin anew, in a process that was forked: the thread and what waits are the parent's."""
-        self._waiting: deque[Record] = deque()
+        self._waiting: deque[Line] = deque()
         self._is_idle = True
         self._writer: threading.Thread | None = None
         self._is_ending = False
@@ -121,7 +123,9 @@ class Log:
         if len(waiting) >= MAX_WAITING:
             self.dropped += 1
             return
-        waiting.append((time.time_ns(), level, message, fields))
+        waiting.append(
+            _made(self._sink or self._choose(), (time.time_ns(), level, message, fields))
+        )
         if self._is_idle:
             self._wake()
 
@@ -165,8 +169,9 @@ class Log:
         while not self._is_ending:
             ends = self._floods.ends
             self._wait(max(0.0, ends - time.monotonic()) if ends else None)
-            if not self._is_ending:
-                self._wait(_COLLECT_S)  # more will come
+            collected = time.monotonic() + _COLLECT_S  # more will come
+            while not self._is_ending and (left_s := collected - time.monotonic()) > 0:
+                self._wait(left_s)
             self._is_idle = True  # whoever writes from here on wakes us again
             self._write_all()
             self._summarise(time.monotonic())
@@ -177,20 +182,20 @@ class Log:
 
     def _write_all(self) -> None:
         with self._sink_lock:
-            sink = self._sink or self._choose()
-            waiting = self._waiting
+            sink, waiting = self._sink or self._choose(), self._waiting
             while waiting:
                 # Others only append; nobody else takes.
-                records = [waiting.popleft() for _ in range(min(len(waiting), _BATCH))]
-                _write(sink, records)
+                sink.write([waiting.popleft() for _ in range(min(len(waiting), _WRITTEN))])
             if self.dropped > self._dropped_said:
                 self._say_dropped(sink)
 
     def _choose(self) -> Sink:
-        self._sink, why = choose(self._form, self._stream, self._journal_socket)
-        if why:
-            self._sink.write([(time.time_ns(), 30, "journal not reached", {"error": why})])
-        return self._sink
+        with self._sink_lock:
+            if self._sink is None:
+                self._sink, why = choose(self._form, self._stream, self._journal_socket)
+                if why:
+                    self._say(self._sink, 30, "journal not reached", {"error": why})
+            return self._sink
 
     def _say_dropped(self, sink: Sink) -> None:
         now_s = time.monotonic()
@@ -198,7 +203,7 @@ class Log:
             return
         self._say_dropped_at = now_s + _SAY_DROPPED_S
         count, self._dropped_said = self.dropped - self._dropped_said, self.dropped
-        sink.write([(time.time_ns(), 30, "log lines dropped", {"count": count})])
+        self._say(sink, 30, "log lines dropped", {"count": count})
 
     def _summarise(self, now_s: float) -> None:
         """Say what came too often to be said, if it is time for it; always at infinity."""
@@ -207,24 +212,23 @@ class Log:
             return
         with self._floods_lock:
             summaries = self._floods.summaries(min(now_s, time.monotonic()))
-        now_ns = time.time_ns()
-        level = max(30, self._level)
-        lines = [(now_ns, level, "repeated", fields) for fields in summaries]
         with self._sink_lock:
-            (self._sink or self._choose()).write(lines)
+            for fields in summaries:
+                level = max(30, self._level)
+                self._say(self._sink or self._choose(), level, "repeated", fields)
+
+    def _say(self, sink: Sink, level: int, message: str, fields: dict[str, Any]) -> None:
+        """Write a line about the log itself, past what waits."""
+        sink.write([sink.make((time.time_ns(), level, message, fields))])
 
 
-def _write(sink: Sink, records: list[Record]) -> None:
+def _made(sink: Sink, record: Record) -> Line:
     """A value that can't be shown must not cost the lines beside it, nor end the thread."""
     try:
-        sink.write(records)
-    except Exception:
-        for record in records:
-            try:
-                sink.write([record])
-            except Exception as error:
-                fields = {"what": record[2], "error": type(error).__name__}
-                sink.write([(record[0], 40, "line not written", fields)])
+        return sink.make(record)
+    except Exception as error:
+        fields = {"what": record[2], "error": type(error).__name__}
+        return sink.make((record[0], 40, "line not written", fields))
 
 
 #: The log of this process. The service configures it; handlers may write to it.

@@ -96,12 +96,16 @@ def field_name(key: str) -> str:
     return _FIELDS.get(key, f"FASTHOOK_{name}"[:_MAX_FIELD_CHARS])
 
 
-def _harmless(shape: Shape, fields: dict[str, Any]) -> str:
-    """The pairs, where no value is to be escaped, quoted, cut or left out; else ""."""
-    values = tuple(fields.values())
+def _without_empty(fields: dict[str, Any]) -> dict[str, Any]:
+    values = fields.values()
     if None in values or "" in values:
-        return ""
-    pairs = shape.pairs % values
+        return {k: v for k, v in fields.items() if v is not None and v != ""}
+    return fields
+
+
+def _harmless(shape: Shape, fields: dict[str, Any]) -> str:
+    """The pairs, where no value is to be escaped, quoted or cut; else ""."""
+    pairs = shape.pairs % tuple(fields.values())
     if (
         len(pairs) <= MAX_VALUE_CHARS
         and pairs.isprintable()
@@ -114,11 +118,7 @@ def _harmless(shape: Shape, fields: dict[str, Any]) -> str:
 
 def _said(fields: dict[str, Any]) -> list[str]:
     """The pairs, the long way, without the traceback."""
-    return [
-        f"{escape(key)}={shown(value)}"
-        for key, value in fields.items()
-        if value is not None and value != "" and key != "traceback"
-    ]
+    return [f"{escape(key)}={shown(value)}" for key, value in fields.items() if key != "traceback"]
 
 
 def _clock(time_ns: int) -> str:
@@ -143,6 +143,7 @@ def _clock_of(seconds: int) -> str:
 def as_text(record: Record) -> str:
     """Time, level, message and fields; the lines of a traceback below it."""
     time_ns, level, message, fields = record
+    fields = _without_empty(fields)
     shape = _shape_of(level, message, fields)
     pairs = _harmless(shape, fields)
     if pairs:
@@ -154,6 +155,7 @@ def as_text(record: Record) -> str:
 def as_prefixed(record: Record) -> str:
     """For a journal that reads standard error: the priority, and no time, which it knows."""
     _, level, message, fields = record
+    fields = _without_empty(fields)
     shape = _shape_of(level, message, fields)
     pairs = _harmless(shape, fields)
     if pairs:
@@ -166,6 +168,7 @@ def as_prefixed(record: Record) -> str:
 def as_colored(record: Record) -> str:
     """For a terminal."""
     time_ns, level, message, fields = record
+    fields = _without_empty(fields)
     pairs = (pair.partition("=") for pair in _said(fields))
     return (
         f"{_DIM}{_clock(time_ns)}{_RESET} {_COLORS[level]}{escape(message):12}{_RESET} "
@@ -183,8 +186,8 @@ def as_json(record: Record) -> str:
     seconds, ns = divmod(time_ns, 1_000_000_000)
     stamp = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{ns // 1000:06d}Z"
     line = {"time": stamp, "level": NAMES[level], "message": message}
-    values = fields.values()
-    if None not in values and "" not in values and _JSON_TYPES.issuperset(map(type, values)):
+    fields = _without_empty(fields)
+    if _JSON_TYPES.issuperset(map(type, fields.values())):
         try:
             text = msgspec.json.encode(line | fields).decode()
         except ValueError:  # a lone surrogate
@@ -193,8 +196,7 @@ def as_json(record: Record) -> str:
             return text + "\n"
     line["message"] = encodable(message)
     for key, value in fields.items():
-        if value is not None and value != "":
-            line[key] = encodable(str(value)) if key == "traceback" else plain(value)
+        line[key] = encodable(str(value)) if key == "traceback" else plain(value)
     return one_line(msgspec.json.encode(line).decode()) + "\n"
 
 
@@ -207,6 +209,7 @@ def packed(record: Record) -> bytes:
     https://systemd.io/JOURNAL_NATIVE_PROTOCOL/
     """
     _, level, message, fields = record
+    fields = _without_empty(fields)
     shape = _shape_of(level, message, fields)
     pairs = _harmless(shape, fields)
     if not pairs:
@@ -217,12 +220,19 @@ def packed(record: Record) -> bytes:
 def entry_of(record: Record) -> list[tuple[str, str]]:
     """The journal's fields, with their values as text. Only a traceback has line ends."""
     _, level, message, fields = record
+    fields = _without_empty(fields)
     trace = fields.get("traceback", "")
     said = f"{escape(message)} {' '.join(_said(fields))}".rstrip()
     entry = _head(level, message)
     entry.append(("MESSAGE", f"{said}\n{indented(trace)}".rstrip()))
     for key, value in fields.items():
-        if value is not None and value != "":
-            text = indented(value) if key == "traceback" else escape(cut(str(value)))
-            entry.append((field_name(key), text))
+        text = indented(value) if key == "traceback" else escape(cut(str(value)))
+        entry.append((field_name(key), text))
     return entry
+
+
+def unpacked(raw: bytes) -> Record:
+    """What `packed` has made, for somebody else than the journal: the level, and the whole line."""
+    entry = dict(line.partition("=")[::2] for line in raw.decode().splitlines())
+    level = {str(priority): level for level, priority in PRIORITIES.items()}[entry["PRIORITY"]]
+    return time.time_ns(), level, entry["MESSAGE"], {}

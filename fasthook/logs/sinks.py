@@ -1,7 +1,6 @@
 """Where lines go: a stream, or the journal by its own protocol."""
 
 import contextlib
-import errno
 import socket
 import sys
 from collections.abc import Sequence
@@ -10,16 +9,24 @@ from typing import Final, Protocol, TextIO
 from logging_journald import JournaldTransport, check_journal_stream
 
 from fasthook.logs import shapes
+from fasthook.logs.datagrams import MAX_DATAGRAMS, Sender
 from fasthook.logs.shapes import Record, Render
 
 JOURNAL_SOCKET: Final = "/run/systemd/journal/socket"
 
 
-class Sink(Protocol):
-    """Takes records, and has them written when it returns, as far as they can be."""
+#: What a sink has made of a record; the record itself, where the journal gets it the long way.
+Line = bytes | Record
 
-    def write(self, records: Sequence[Record]) -> None:
-        """A log that can't be written must not end the service: that is no error."""
+
+class Sink(Protocol):
+    """Makes lines of records, and writes them."""
+
+    def make(self, record: Record) -> Line:
+        """The line. May be called by whoever has something to say."""
+
+    def write(self, lines: Sequence[Line]) -> None:
+        """Write lines. A log that can't be written must not end the service: that is no error."""
 
     def close(self) -> None:
         """Give up what the sink has opened itself."""
@@ -32,10 +39,13 @@ class StreamSink:
         self._stream = stream
         self._render = render
 
-    def write(self, records: Sequence[Record]) -> None:
+    def make(self, record: Record) -> Line:
         """See `Sink`."""
-        render = self._render
-        text = "".join([render(record) for record in records])
+        return self._render(record).encode()
+
+    def write(self, lines: Sequence[Line]) -> None:
+        """See `Sink`."""
+        text = b"".join([line for line in lines if isinstance(line, bytes)]).decode()
         stream = self._stream or sys.stderr
         with contextlib.suppress(OSError, ValueError):
             stream.write(text)
@@ -53,38 +63,56 @@ class JournalSink:
         self._path = path
         self._fallback = fallback
         self._has_said = False
-        # A third of the cost of the transport's own `send`, which looks the path up each time.
         self._socket = _connected(path)
+        self._sender = Sender()
         self._transport = JournaldTransport(path, connected=False)
 
-    def write(self, records: Sequence[Record]) -> None:
-        """See `Sink`. Waits for a journal that is slow."""
-        for record in records:
-            raw = shapes.packed(record)
-            try:
-                if raw:
-                    self._socket.send(raw)
-                    continue
-            except OSError as error:
-                if error.errno != errno.EMSGSIZE:
-                    self._reconnect()  # the journal has restarted
-            self._write_long(record)
+    def make(self, record: Record) -> Line:
+        """See `Sink`."""
+        return shapes.packed(record) or record
 
-    def _reconnect(self) -> None:
-        self._socket.close()  # then sending fails, and we are here once more
-        with contextlib.suppress(OSError):
+    def write(self, lines: Sequence[Line]) -> None:
+        """See `Sink`. Waits for a journal that is slow."""
+        position = 0
+        while position < len(lines):
+            line = lines[position]
+            if not isinstance(line, bytes):
+                self._write_long(line)
+                position += 1
+                continue
+            ready = [line]
+            for other in lines[position + 1 : position + MAX_DATAGRAMS]:
+                if not isinstance(other, bytes):
+                    break
+                ready.append(other)
+            try:
+                position += self._sender.send(self._socket, ready)
+            except OSError:
+                self._write_again(line)
+                position += 1
+
+    def _write_again(self, line: bytes) -> None:
+        """The journal may have restarted."""
+        self._socket.close()
+        try:
             self._socket = _connected(self._path)
+            self._socket.send(line)
+        except OSError as error:
+            self._fall_back(shapes.unpacked(line), error)
 
     def _write_long(self, record: Record) -> None:
         """By the library: any text, and any length by memfd."""
         try:
             self._transport.send(shapes.entry_of(record))
         except OSError as error:
-            if not self._has_said:
-                self._has_said = True
-                fields = {"error": str(error)}
-                self._fallback.write([(record[0], 30, "journal not reached", fields)])
-            self._fallback.write([record])
+            self._fall_back(record, error)
+
+    def _fall_back(self, record: Record, error: OSError) -> None:
+        if not self._has_said:
+            self._has_said = True
+            said = (record[0], 30, "journal not reached", {"error": str(error)})
+            self._fallback.write([self._fallback.make(said)])
+        self._fallback.write([self._fallback.make(record)])
 
     def close(self) -> None:
         """Close the sockets."""
