@@ -1,4 +1,4 @@
-"""`fasthook init`: a small project with a handler of one's own, ready to run."""
+"""`fasthook init`: a small project with a handler of one's own, ready to run; or nginx's part."""
 
 import importlib.util
 import keyword
@@ -12,6 +12,7 @@ from string import Template
 
 import click
 
+from fasthook import config
 from fasthook.dispatch import registry
 from fasthook.errors import ConfigError
 from fasthook.intake import catalogue
@@ -22,14 +23,34 @@ from fasthook.intake.signing import sample_secret
 _FILES = resources.files("fasthook.cli") / "template"
 
 
+#: What stands in the block for nginx, to be replaced.
+_HOST = "hooks.example.com"
+_SOCKET = "/run/fasthook/fasthook.sock"
+_MAX_BODY = "client_max_body_size 25m;"
+_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+
+
 @click.command("init")
 @click.argument("directory", type=click.Path(path_type=Path), default=Path())
 @click.option("--provider", default="github", show_default=True, help="Who will send.")
-def command(directory: Path, provider: str) -> None:
+@click.option("--nginx", "host", metavar="HOST", help="Write HOST.conf for nginx, and no project.")
+@click.option(
+    "-c",
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    help="With --nginx: take socket and largest body from this file.",
+)
+def command(directory: Path, provider: str, host: str | None, config_path: Path | None) -> None:
     """Write a small project into DIRECTORY: configuration, handler, test, secret.
 
     Nothing that exists is overwritten.
     """
+    if host is not None:
+        _write_nginx(directory, host.lower().rstrip("."), config_path)
+        return
+    if config_path is not None:
+        raise click.UsageError("-c: has a meaning with --nginx alone")
     if provider in ("none", "custom"):
         raise click.UsageError("--provider: expected one of `fasthook providers`")
     known = catalogue.load(provider)
@@ -77,6 +98,33 @@ def _write_secret(path: Path, scheme: Scheme) -> None:
     except ConfigError:  # a key that only the sender can have made
         secret = _KEY_TO_COME
     _write(path, secret + "\n", 0o600)
+
+
+def _write_nginx(directory: Path, host: str, config_path: Path | None) -> None:
+    """The server block for `host`, which is read within `http { }`."""
+    if len(host) > 253 or not re.fullmatch(rf"{_LABEL}(\.{_LABEL})+", host):
+        raise click.UsageError(f"--nginx: {host!r}; expected a host name, such as {_HOST}")
+    if not directory.is_dir():
+        raise ConfigError(f"{directory}: no directory; expected one such as /etc/nginx/conf.d")
+    text = (_FILES / "nginx.conf.txt").read_text(encoding="utf-8").replace(_HOST, host)
+    if config_path is not None:
+        settings = config.load(config_path, has_secrets=False)
+        sockets = [a.removeprefix("unix:") for a in settings.server.listen if a[:5] == "unix:"]
+        if sockets:
+            if not re.fullmatch(r"[\w./@+-]+", sockets[0]):
+                raise ConfigError(f"{config_path}: server.listen: nginx can't take {sockets[0]!r}")
+            text = text.replace(_SOCKET, str(config_path.absolute().parent / sockets[0]))
+        largest = max(e.max_body or settings.server.max_body for e in settings.endpoint)
+        text = text.replace(_MAX_BODY, f"client_max_body_size {max(1, largest)};")
+    path = directory / f"{host}.conf"
+    if path.exists():
+        raise ConfigError(f"{path}: exists already; nothing was written")
+    _write(path, text)
+    click.echo(
+        f"nginx's part for {host} stands in {path.absolute()}.\n\n"
+        f"  certbot certonly --webroot -w /var/www/acme -d {host}\n"
+        f"  nginx -t && systemctl reload nginx"
+    )
 
 
 #: Stands where the sender's public key belongs.

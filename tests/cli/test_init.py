@@ -193,3 +193,94 @@ def test_where_keys_are_fetched_there_is_no_secret(provider, run, tmp_path):
     (endpoint,) = tomllib.loads(text)["endpoint"]
     assert "secrets" not in endpoint
     assert list(endpoint.get("config", {})) == catalogue.load(provider).schemes["default"].settings
+
+
+# --- nginx's part ---------------------------------------------------------------------------------
+
+CONFIG = """
+[server]
+listen = ["tcp://127.0.0.1:8080", "unix:{socket}"]
+max_body = "64KiB"
+[[endpoint]]
+name = "github"
+path = "/github"
+provider = "github"
+secrets = ["env:NOT_SET_HERE"]
+handlers = ["log"]
+max_body = "2MiB"
+"""
+
+
+def test_nginx_has_its_part_for_a_host_and_no_project(run, tmp_path):
+    result = run("init", "--nginx", "Hooks.Example.ORG.", tmp_path)
+
+    assert result.exit_code == 0
+    (path,) = tmp_path.iterdir()
+    assert path.name == "hooks.example.org.conf"
+    text = path.read_text()
+    assert text.count("server_name hooks.example.org;") == 2
+    assert "example.com" not in text
+    assert "server unix:/run/fasthook/fasthook.sock;" in text
+    assert "client_max_body_size 25m;" in text
+    assert "certbot certonly --webroot -w /var/www/acme -d hooks.example.org" in result.stdout
+
+
+@pytest.mark.parametrize("socket", ["/srv/hooks/a.sock", "a.sock"])
+def test_nginx_takes_socket_and_largest_body_from_the_configuration(socket, run, tmp_path):
+    config = tmp_path / "fasthook.toml"
+    config.write_text(CONFIG.format(socket=socket))
+    result = run("init", "--nginx", "hooks.test", "-c", config, tmp_path)
+
+    assert result.exit_code == 0, result.stderr
+    text = (tmp_path / "hooks.test.conf").read_text()
+    assert f"server unix:{tmp_path / socket};" in text
+    assert f"client_max_body_size {2 * 1024**2};" in text
+
+
+@pytest.mark.parametrize("socket", ["/srv/a;b.sock", "/srv/a b.sock", "/srv/${x}.sock"])
+def test_a_socket_that_would_be_more_than_a_path_for_nginx_is_refused(socket, run, tmp_path):
+    config = tmp_path / "fasthook.toml"
+    config.write_text(CONFIG.format(socket=socket))
+    result = run("init", "--nginx", "hooks.test", "-c", config, tmp_path)
+
+    assert result.exit_code == 2
+    assert "server.listen" in result.stderr
+    assert not (tmp_path / "hooks.test.conf").exists()
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        "localhost",
+        "a..b",
+        "a b.c",
+        "a.b;",
+        "../a.b",
+        "a.b/c",
+        "-a.b",
+        "a_b.c",
+        "a." * 130 + "b",
+    ],
+)
+def test_what_is_no_host_name_is_refused(host, run, tmp_path):
+    result = run("init", "--nginx", host, tmp_path)
+
+    assert result.exit_code == 2
+    assert "expected a host name" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_part_of_nginx_that_exists_is_not_overwritten(run, tmp_path):
+    (tmp_path / "hooks.test.conf").write_text("mine")
+    result = run("init", "--nginx", "hooks.test", tmp_path)
+
+    assert result.exit_code == 2
+    assert "exists already; nothing was written" in result.stderr
+    assert (tmp_path / "hooks.test.conf").read_text() == "mine"
+
+
+def test_nginx_needs_a_directory_that_is_there(run, tmp_path):
+    assert run("init", "--nginx", "hooks.test", tmp_path / "none").exit_code == 2
+    assert run("init", "-c", tmp_path / "fasthook.toml", tmp_path / "shop").exit_code == 2
+    assert list(tmp_path.iterdir()) == []
