@@ -18,7 +18,7 @@ from typing import Any, Final, TextIO
 
 from fasthook.logs.floods import Floods
 from fasthook.logs.shapes import LEVELS, Record
-from fasthook.logs.sinks import JOURNAL_SOCKET, Line, Sink, choose
+from fasthook.logs.sinks import JOURNAL_SOCKET, Line, Make, Sink, choose
 
 #: Lines that wait to be written. Beyond: they are dropped, counted, and the count is said.
 MAX_WAITING: Final = 20_000
@@ -69,9 +69,11 @@ class Log:
     def close(self) -> None:
         """Give up the connection to the journal; the next line opens it again."""
         with self._sink_lock:
-            sink, self._sink = self._sink, None  # chosen when there is something to write
-            if sink is not None:
-                sink.close()
+            if self._sink is not None:
+                self._write_all()
+                self._sink.close()
+            self._sink = None  # chosen when there is something to write
+            self._make: Make = self._make_first
 
     # --- lines in ---------------------------------------------------------------------------------
 
@@ -123,11 +125,22 @@ class Log:
         if len(waiting) >= MAX_WAITING:
             self.dropped += 1
             return
-        waiting.append(
-            _made(self._sink or self._choose(), (time.time_ns(), level, message, fields))
-        )
+        record = (time.time_ns(), level, message, fields)
+        try:
+            line = self._make(record)
+        except Exception as error:
+            line = self._made_instead(record, error)
+        waiting.append(line)
         if self._is_idle:
             self._wake()
+
+    def _made_instead(self, record: Record, error: Exception) -> Line:
+        """A value that can't be shown must not cost whoever writes the line anything."""
+        fields = {"what": record[2], "error": type(error).__name__}
+        return self._make((record[0], 40, "line not written", fields))
+
+    def _make_first(self, record: Record) -> Line:
+        return self._choose().make(record)
 
     def _wake(self) -> None:
         if self._writer is None:
@@ -193,6 +206,7 @@ class Log:
         with self._sink_lock:
             if self._sink is None:
                 self._sink, why = choose(self._form, self._stream, self._journal_socket)
+                self._make = self._sink.make
                 if why:
                     self._say(self._sink, 30, "journal not reached", {"error": why})
             return self._sink
@@ -220,15 +234,6 @@ class Log:
     def _say(self, sink: Sink, level: int, message: str, fields: dict[str, Any]) -> None:
         """Write a line about the log itself, past what waits."""
         sink.write([sink.make((time.time_ns(), level, message, fields))])
-
-
-def _made(sink: Sink, record: Record) -> Line:
-    """A value that can't be shown must not cost the lines beside it, nor end the thread."""
-    try:
-        return sink.make(record)
-    except Exception as error:
-        fields = {"what": record[2], "error": type(error).__name__}
-        return sink.make((record[0], 40, "line not written", fields))
 
 
 #: The log of this process. The service configures it; handlers may write to it.

@@ -203,8 +203,8 @@ def as_json(record: Record) -> str:
 # --- for the journal ------------------------------------------------------------------------------
 
 
-def packed(record: Record) -> bytes:
-    """The record in the journal's native protocol; b"": it has to take the long way, `entry_of`.
+def packed(record: Record) -> bytes | Record:
+    """The record in the journal's native protocol; itself where it has to go by `entry_of`.
 
     https://systemd.io/JOURNAL_NATIVE_PROTOCOL/
     """
@@ -213,7 +213,7 @@ def packed(record: Record) -> bytes:
     shape = _shape_of(level, message, fields)
     pairs = _harmless(shape, fields)
     if not pairs:
-        return b""
+        return record
     return (shape.journal % (pairs, *fields.values())).encode()
 
 

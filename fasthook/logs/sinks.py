@@ -3,7 +3,7 @@
 import contextlib
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol, TextIO
 
 from logging_journald import JournaldTransport, check_journal_stream
@@ -15,15 +15,18 @@ from fasthook.logs.shapes import Record, Render
 JOURNAL_SOCKET: Final = "/run/systemd/journal/socket"
 
 
-#: What a sink has made of a record; the record itself, where the journal gets it the long way.
-Line = bytes | Record
+#: What a sink has made of a record: text, or a datagram; or the record itself, which the journal
+#: gets the long way.
+Line = str | bytes | Record
+Make = Callable[[Record], Line]
 
 
 class Sink(Protocol):
     """Makes lines of records, and writes them."""
 
-    def make(self, record: Record) -> Line:
-        """The line. May be called by whoever has something to say."""
+    @property
+    def make(self) -> Make:
+        """Makes the line; called by whoever has something to say."""
 
     def write(self, lines: Sequence[Line]) -> None:
         """Write lines. A log that can't be written must not end the service: that is no error."""
@@ -37,15 +40,11 @@ class StreamSink:
 
     def __init__(self, stream: TextIO | None, render: Render) -> None:
         self._stream = stream
-        self._render = render
-
-    def make(self, record: Record) -> Line:
-        """See `Sink`."""
-        return self._render(record).encode()
+        self.make: Make = render
 
     def write(self, lines: Sequence[Line]) -> None:
         """See `Sink`."""
-        text = b"".join([line for line in lines if isinstance(line, bytes)]).decode()
+        text = "".join([line for line in lines if isinstance(line, str)])
         stream = self._stream or sys.stderr
         with contextlib.suppress(OSError, ValueError):
             stream.write(text)
@@ -64,22 +63,20 @@ class JournalSink:
         self._fallback = fallback
         self._has_said = False
         self._socket = _connected(path)
+        self.make: Make = shapes.packed
         self._sender = Sender()
         self._transport = JournaldTransport(path, connected=False)
-
-    def make(self, record: Record) -> Line:
-        """See `Sink`."""
-        return shapes.packed(record) or record
 
     def write(self, lines: Sequence[Line]) -> None:
         """See `Sink`. Waits for a journal that is slow."""
         position = 0
         while position < len(lines):
             line = lines[position]
-            if not isinstance(line, bytes):
+            if isinstance(line, tuple):
                 self._write_long(line)
                 position += 1
                 continue
+            assert isinstance(line, bytes)  # noqa: S101 - `packed` makes nothing else
             ready = [line]
             for other in lines[position + 1 : position + MAX_DATAGRAMS]:
                 if not isinstance(other, bytes):
