@@ -7,7 +7,7 @@ costs more than verifying a signature. Values that are not harmless take the lon
 
 import time
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 
@@ -35,7 +35,7 @@ _FIELDS: Final = {
 }
 _IDENTIFIER: Final = "fasthook"
 _MAX_FIELD_CHARS: Final = 64
-#: Kinds of lines that are remembered. Handlers may have more: those take the long way.
+#: Kinds of lines that are remembered. Handlers may have more.
 _MAX_SHAPES: Final = 1000
 _RESET, _DIM = "\033[0m", "\033[2m"
 _COLORS: Final = {10: "\033[2m", 20: "\033[36m", 30: "\033[33m", 40: "\033[31m"}
@@ -45,42 +45,37 @@ Record = tuple[int, int, str, dict[str, Any]]
 Render = Callable[[Record], str]
 
 
-class Shape(NamedTuple):
+class Shape:
     """What all lines with this message, level and these keys have in common."""
 
-    pairs: str  # "endpoint=%s id=%s"
-    spaces: int  # in `pairs`; a line with more of them has one in a value
-    text: str  # "info    accepted     "
-    prefixed: str  # "<6>accepted "
-    journal: str  # the whole datagram, with room for the pairs and then for each value
+    def __init__(self, level: int, message: str, keys: tuple[str, ...]) -> None:
+        said = escape(message)
+        self.level = level
+        #: "endpoint=%s id=%s"
+        self.pairs = " ".join(f"{escape(key).replace('%', '%%')}=%s" for key in keys)
+        #: In `pairs`: a line with more of them has one in a value.
+        self.spaces = self.pairs.count(" ")
+        #: "info    accepted     "
+        self.text = f"{NAMES[level]:7} {said:12} "
+        #: "<6>accepted "
+        self.prefixed = f"<{PRIORITIES[level]}>{said} "
+        #: The whole datagram, with room for the pairs and then for each value.
+        journal = "".join(f"{name}={value}\n" for name, value in _head(level, message))
+        journal = f"{journal}MESSAGE={said} ".replace("%", "%%") + "%s\n"
+        self.journal = journal + "".join(f"{field_name(key)}=%s\n" for key in keys)
 
 
-_shapes: dict[tuple[int, str, tuple[str, ...]], Shape] = {}
+_shapes: dict[tuple[str, ...], Shape] = {}
 
 
 def _shape_of(level: int, message: str, fields: dict[str, Any]) -> Shape:
-    key = (level, message, tuple(fields))
-    shape = _shapes.get(key)
-    if shape is None:
-        shape = _new_shape(*key)
+    keys = (message, *fields)
+    shape = _shapes.get(keys)
+    if shape is None or shape.level != level:
+        shape = Shape(level, message, keys[1:])
         if len(_shapes) < _MAX_SHAPES:
-            _shapes[key] = shape
+            _shapes[keys] = shape
     return shape
-
-
-def _new_shape(level: int, message: str, keys: tuple[str, ...]) -> Shape:
-    said = escape(message)
-    pairs = " ".join(f"{escape(key).replace('%', '%%')}=%s" for key in keys)
-    journal = "".join(f"{name}={value}\n" for name, value in _head(level, message))
-    journal = f"{journal}MESSAGE={said} ".replace("%", "%%") + "%s\n"
-    journal += "".join(f"{field_name(key)}=%s\n" for key in keys)
-    return Shape(
-        pairs,
-        pairs.count(" "),
-        f"{NAMES[level]:7} {said:12} ",
-        f"<{PRIORITIES[level]}>{said} ",
-        journal,
-    )
 
 
 def _head(level: int, message: str) -> list[tuple[str, str]]:
@@ -103,22 +98,35 @@ def _without_empty(fields: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _harmless(shape: Shape, fields: dict[str, Any]) -> str:
-    """The pairs, where no value is to be escaped, quoted or cut; else ""."""
-    pairs = shape.pairs % tuple(fields.values())
+def _filled(record: Record) -> tuple[Shape, str, tuple[Any, ...]]:
+    """Shape, pairs and values; the pairs are "" where a value is to be escaped, quoted or cut."""
+    _, level, message, fields = record
+    shape = _shape_of(level, message, fields)
+    values = tuple(fields.values())
+    pairs = shape.pairs % values
+    # Cheaper than to ask each value whether it is to be left out.
+    if "=None" in pairs or "= " in pairs or pairs.endswith("="):
+        fields = _without_empty(fields)
+        shape = _shape_of(level, message, fields)
+        values = tuple(fields.values())
+        pairs = shape.pairs % values
     if (
         len(pairs) <= MAX_VALUE_CHARS
         and pairs.isprintable()
         and pairs.count(" ") == shape.spaces
         and '"' not in pairs
     ):
-        return pairs
-    return ""
+        return shape, pairs, values
+    return shape, "", values
 
 
 def _said(fields: dict[str, Any]) -> list[str]:
     """The pairs, the long way, without the traceback."""
-    return [f"{escape(key)}={shown(value)}" for key, value in fields.items() if key != "traceback"]
+    return [
+        f"{escape(key)}={shown(value)}"
+        for key, value in _without_empty(fields).items()
+        if key != "traceback"
+    ]
 
 
 def _clock(time_ns: int) -> str:
@@ -142,10 +150,8 @@ def _clock_of(seconds: int) -> str:
 
 def as_text(record: Record) -> str:
     """Time, level, message and fields; the lines of a traceback below it."""
-    time_ns, level, message, fields = record
-    fields = _without_empty(fields)
-    shape = _shape_of(level, message, fields)
-    pairs = _harmless(shape, fields)
+    time_ns, _, _, fields = record
+    shape, pairs, _ = _filled(record)
     if pairs:
         return f"{_clock(time_ns)} {shape.text}{pairs}\n"
     line = f"{_clock(time_ns)} {shape.text}{' '.join(_said(fields))}".rstrip()
@@ -154,10 +160,8 @@ def as_text(record: Record) -> str:
 
 def as_prefixed(record: Record) -> str:
     """For a journal that reads standard error: the priority, and no time, which it knows."""
-    _, level, message, fields = record
-    fields = _without_empty(fields)
-    shape = _shape_of(level, message, fields)
-    pairs = _harmless(shape, fields)
+    _, level, _, fields = record
+    shape, pairs, _ = _filled(record)
     if pairs:
         return f"{shape.prefixed}{pairs}\n"
     line = f"{shape.prefixed}{' '.join(_said(fields))}".rstrip()
@@ -168,7 +172,6 @@ def as_prefixed(record: Record) -> str:
 def as_colored(record: Record) -> str:
     """For a terminal."""
     time_ns, level, message, fields = record
-    fields = _without_empty(fields)
     pairs = (pair.partition("=") for pair in _said(fields))
     return (
         f"{_DIM}{_clock(time_ns)}{_RESET} {_COLORS[level]}{escape(message):12}{_RESET} "
@@ -208,13 +211,10 @@ def packed(record: Record) -> bytes | Record:
 
     https://systemd.io/JOURNAL_NATIVE_PROTOCOL/
     """
-    _, level, message, fields = record
-    fields = _without_empty(fields)
-    shape = _shape_of(level, message, fields)
-    pairs = _harmless(shape, fields)
+    shape, pairs, values = _filled(record)
     if not pairs:
         return record
-    return (shape.journal % (pairs, *fields.values())).encode()
+    return (shape.journal % (pairs, *values)).encode()
 
 
 def entry_of(record: Record) -> list[tuple[str, str]]:
