@@ -77,7 +77,7 @@ class Supervisor:
         """`path`: of the configuration. Raises `ConfigError`."""
         self._path = path
         self._config = config.load(path)
-        log.configure(self._config.log.format, self._config.log.level)
+        _configure_log(self._config)
         self._former: Config | None = None  # while the first worker of a new one comes up
         self._generation = 0
         self._children: list[_Child] = []
@@ -319,7 +319,7 @@ class Supervisor:
             self._say_not_reloaded(str(error))
             return
         self._former, self._config = self._config, new
-        log.configure(new.log.format, new.log.level)
+        _configure_log(new)
         self._generation += 1
         self._is_reloading = True
         self._go_on()
@@ -327,7 +327,7 @@ class Supervisor:
     def _keep_former(self, reason: str) -> None:
         assert self._former is not None  # noqa: S101 - or this is not called
         self._config, self._former = self._former, None
-        log.configure(self._config.log.format, self._config.log.level)
+        _configure_log(self._config)
         self._generation -= 1
         self._is_reloading = False
         self._say_not_reloaded(reason)
@@ -335,6 +335,10 @@ class Supervisor:
     def _say_not_reloaded(self, reason: str) -> None:
         log.error("not reloaded", reason=reason, cure="all stays as it was")
         self._notifier.ready("serving; the last reload failed")
+
+
+def _configure_log(settings: Config) -> None:
+    log.configure(settings.log.format, settings.log.level, settings.log.journal_socket)
 
 
 def _open_all(settings: Config) -> Sockets:

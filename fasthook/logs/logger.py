@@ -36,11 +36,6 @@ class Log:
     def __init__(self, stream: TextIO | None = None) -> None:
         """`stream`: where lines go; None: standard error, whatever that is at the time."""
         self._stream = stream
-        #: Lines that found no room, and lines that a summary stands for, since the start.
-        self.dropped = 0
-        self.summarised = 0
-        self._dropped_said = 0
-        self._say_dropped_at = 0.0
         self._sink: Sink | None = None
         self._forget()
         self.configure()
@@ -51,6 +46,11 @@ class Log:
         self._is_idle = True
         self._writer: threading.Thread | None = None
         self._is_ending = False
+        #: Lines that found no room, and lines that a summary stands for.
+        self.dropped = 0
+        self.summarised = 0
+        self._dropped_said = 0
+        self._say_dropped_at = 0.0
         #: What wakes the thread. Unlike an Event, a signal handler may ring it at any moment.
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._floods = Floods()

@@ -52,6 +52,46 @@ MESSAGES: Final[dict[str, Message]] = {
         "The configuration has a weakness",
         "FASTHOOK_WARNING says which; `fasthook check` shows it, too.",
     ),
+    "worker lost": Message(
+        "e02eba9ad3ba42b1ac0da02f6c117dca",
+        "A worker process died",
+        "Another is started; what it had in hand is taken over and run again.",
+    ),
+    "worker stalled": Message(
+        "783c2c28a3264140b94f89d3564d20d4",
+        "A worker process makes no progress",
+        "Its loop or its spool stands still. systemd's watchdog ends the service if it goes on.",
+    ),
+    "reloaded": Message(
+        "3b2354d2b59346ba956d94cab6023205",
+        "The configuration was loaded again",
+        "New workers serve with it.",
+    ),
+    "not reloaded": Message(
+        "1069cc67f8aa48acafcb5c7feb8fbf3e",
+        "The new configuration can't be used",
+        "FASTHOOK_REASON says why. All stays as it was.",
+    ),
+    "metrics of one worker alone": Message(
+        "a4074eba28f94889839b904a8b52190b",
+        "The figures of the other workers could not be had",
+        "",
+    ),
+    "journal taken over": Message(
+        "af9b85f10cfc49cc8af0a9af11b08f85",
+        "A worker took over the journal of one that is gone",
+        "Nothing is lost.",
+    ),
+    "outcomes not written": Message(
+        "eacccaf6922a4f70804d2b0613854c04",
+        "Outcomes of attempts could not be written",
+        "What was done may run once more.",
+    ),
+    "secrets not read": Message(
+        "d472dd7789bb417790d939cc05778d9a",
+        "Secrets that were handed over could not be read",
+        "Those that were in use stay in use.",
+    ),
     "accepted": Message(
         "73bb1530415842f5ab9e8f0c7d4d3d9a",
         "A genuine event was accepted",
