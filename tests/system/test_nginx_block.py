@@ -3,6 +3,7 @@
 import contextlib
 import hmac
 import json
+import os
 import re
 import signal
 import socket
@@ -21,10 +22,11 @@ HOST = "hooks.test"
 CONFIG = """
 [server]
 listen = ["tcp://127.0.0.1:0", "unix:{socket}"]
-socket_mode = "0666"
 max_body = "64KiB"
 [admin]
 listen = "tcp://127.0.0.1:0"
+[spool]
+durability = "os"
 [log]
 format = "json"
 [[endpoint]]
@@ -36,6 +38,7 @@ handlers = ["record"]
 """
 #: What a whole nginx has around the block, here without a root and without Debian's paths.
 AROUND = """
+{user}
 daemon off;
 pid {folder}/nginx.pid;
 error_log {folder}/error.log;
@@ -104,7 +107,9 @@ class Front:
         self.http, self.https = free_ports(2)
         certify(folder)
         (folder / f"{HOST}.conf").write_text(moved(block, folder, self.http, self.https))
-        (folder / "nginx.conf").write_text(AROUND.format(folder=folder, host=HOST))
+        # Its workers would be somebody else, who may not read the folders of a test.
+        user = "user root;" if os.geteuid() == 0 else ""
+        (folder / "nginx.conf").write_text(AROUND.format(folder=folder, host=HOST, user=user))
         self.command = [needs("nginx"), "-p", str(folder), "-c", str(folder / "nginx.conf")]
 
     def start(self) -> None:
@@ -159,9 +164,6 @@ class Front:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for parent in (tmp_path, *tmp_path.parents[:3]):
-        if parent != Path("/tmp") and parent.owner() == tmp_path.owner():
-            parent.chmod(0o755)  # nginx's workers are somebody else
     return tmp_path
 
 
