@@ -276,6 +276,27 @@ MESSAGES: Final[dict[str, Message]] = {
         "Secrets that were handed over were taken out",
         "",
     ),
+    "key fetched": Message(
+        "3a91a21556ad40b990e3e715b5944de5",
+        "A sender's key was fetched",
+        "From FASTHOOK_URL, for FASTHOOK_FOR_S seconds; it is fetched again before that is over.",
+    ),
+    "key not fetched": Message(
+        "5a0b71f5434a4d07a9ec1f3e34d72527",
+        "A sender's key can't be had",
+        "FASTHOOK_REASON says why. Requests that need it are answered 503, and the sender comes again.\n"
+        "Can this machine reach FASTHOOK_URL, and trust its certificate? See `[keys]`.",
+    ),
+    "confirmed": Message(
+        "c8e978f722144be0a99a5735cf064440",
+        "A sender's question was answered by a visit",
+        "It asked for a URL to be visited, such as SNS for each subscription.",
+    ),
+    "the sender sends no more": Message(
+        "04b9f729f65c465f9617a6767b4f957b",
+        "A sender has ended a subscription",
+        "It was asked to, or believes so: FASTHOOK_ENDPOINT gets no more events from it.",
+    ),
     "log lines dropped": Message(
         "3ce8607d282b413fa311867de8400e64",
         "Lines of the log found no room",
