@@ -284,7 +284,8 @@ MESSAGES: Final[dict[str, Message]] = {
     "key not fetched": Message(
         "5a0b71f5434a4d07a9ec1f3e34d72527",
         "A sender's key can't be had",
-        "FASTHOOK_REASON says why. Requests that need it are answered 503, and the sender comes again.\n"
+        "FASTHOOK_REASON says why. Requests that need it are answered 503, and the sender comes\n"
+        "again. "
         "Can this machine reach FASTHOOK_URL, and trust its certificate? See `[keys]`.",
     ),
     "confirmed": Message(
