@@ -216,6 +216,9 @@ class Supervisor:
             is_stalled = child.is_ready and now - child.heard_at > STALL_S
             if is_stalled and not child.is_stalled:
                 log.error("worker stalled", pid=child.pid, seconds=round(now - child.heard_at, 1))
+                if len(self._children) > 1 and _is_stopped(child.pid):
+                    # It may have a lock on the index that the others wait for.
+                    os.kill(child.pid, signal.SIGKILL)
             child.is_stalled = is_stalled
         if self._notifier.watchdog_s and not any(child.is_stalled for child in self._children):
             self._notifier.alive()
@@ -358,6 +361,12 @@ def _open_all(settings: Config) -> Sockets:
     addresses = [*server.listen, settings.admin.listen]
     paths = [a.removeprefix("unix:") for a in addresses if a.startswith("unix:")]
     return sockets._replace(paths=paths)
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether a process was told to stand still, by SIGSTOP or a debugger: proc(5)."""
+    status = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
+    return status.rpartition(")")[2].split()[0] in "Tt"
 
 
 def _check_fixed(old: Config, new: Config) -> None:

@@ -32,6 +32,7 @@ PATIENCE_S = 30.0
 CONFIG = """
 [server]
 listen = ["tcp://127.0.0.1:{port}"]
+workers = {workers}
 drain_timeout = "5s"
 [admin]
 listen = "tcp://127.0.0.1:{admin_port}"
@@ -140,6 +141,7 @@ class Site:
         hold: bool = False,
         max_bytes: str = "10GiB",
         spool: Path | None = None,
+        workers: int = 1,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -148,7 +150,7 @@ class Site:
         self.log_path = folder / "log.txt"
         self.trace_path = folder / "trace.txt"
         self.port, self.admin_port = free_port(), free_port()
-        self.handler, self.max_bytes = handler, max_bytes
+        self.handler, self.max_bytes, self.workers = handler, max_bytes, workers
         self.configure(hold=hold)
         (folder / "torture_handlers.py").write_text(HANDLERS)
         info = folder / "torture_handlers-0.dist-info"
@@ -170,6 +172,7 @@ class Site:
                 admin_port=self.admin_port,
                 spool=self.spool,
                 max_bytes=self.max_bytes,
+                workers=self.workers,
                 hold=str(hold).lower(),
                 secret=SECRET.decode(),
                 handler=self.handler,
@@ -223,7 +226,7 @@ class Site:
     def kill(self) -> None:
         """SIGKILL to the parent, with which its workers end."""
         assert self.process is not None
-        workers = self._workers()
+        workers = self.worker_pids()
         self.process.kill()
         self.process.wait(PATIENCE_S)
         wait_for(lambda: not any(map(_is_alive, workers)), "the end of its workers")
@@ -252,9 +255,9 @@ class Site:
     @property
     def worker_pid(self) -> int:
         """Of the one worker, once there is one."""
-        return wait_for(self._workers, "a worker")[-1]
+        return wait_for(self.worker_pids, "a worker")[-1]
 
-    def _workers(self) -> list[int]:
+    def worker_pids(self) -> list[int]:
         assert self.process is not None
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         try:
