@@ -30,6 +30,7 @@ _COMMANDS = (
     "forget",
     "rejects",
     "spool",
+    "doctor",
 )
 
 

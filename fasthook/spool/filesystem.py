@@ -7,9 +7,9 @@ from fasthook.errors import ConfigError
 from fasthook.logs import log
 
 #: Their locks and shared memory are not those of one machine (sqlite.org/wal.html).
-_NETWORK: Final = ("nfs", "cifs", "smb", "afs", "9p", "ceph", "gluster", "fuse.sshfs", "fuse.nfs")
-_MEMORY: Final = ("tmpfs", "ramfs")
-_MOUNTS: Final = Path("/proc/self/mountinfo")
+NETWORK: Final = ("nfs", "cifs", "smb", "afs", "9p", "ceph", "gluster", "fuse.sshfs", "fuse.nfs")
+MEMORY: Final = ("tmpfs", "ramfs")
+MOUNTS: Final = Path("/proc/self/mountinfo")
 
 
 def check_filesystem(path: Path, mounts: str | None = None) -> None:
@@ -17,10 +17,10 @@ def check_filesystem(path: Path, mounts: str | None = None) -> None:
 
     `mounts`: as proc(5) has it in mountinfo; without it, that of this process.
     """
-    kind = kind_of(path.resolve(), _MOUNTS.read_text() if mounts is None else mounts)
-    if kind.startswith(_NETWORK):
+    kind = kind_of(path.resolve(), MOUNTS.read_text() if mounts is None else mounts)
+    if kind.startswith(NETWORK):
         raise ConfigError(f"it is on {kind}; a spool needs a disk of this machine")
-    if kind in _MEMORY:
+    if kind in MEMORY:
         log.warning("spool in memory", path=str(path), filesystem=kind)
 
 

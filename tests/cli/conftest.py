@@ -184,8 +184,9 @@ def serve(write):
     """Start `fasthook serve` with this configuration; it listens when this returns."""
     started: list[Serving] = []
 
-    def serve(text: str, **options) -> Serving:
-        serving = Serving(write(text), **options)
+    def serve(text: str, *, at: Path | None = None, **options) -> Serving:
+        """`at`: of a configuration that is written already."""
+        serving = Serving(at or write(text), **options)
         started.append(serving)
         serving.wait_until_listening()
         return serving
