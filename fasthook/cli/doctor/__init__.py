@@ -133,13 +133,14 @@ def _examined(
         raise click.UsageError(f"--endpoint {options['endpoint']!r}; {config_path} has: {known}")
     with borrowed_environment(case):
         yield from guarded("configuration", lambda: configuration.look(case))
-        yield from guarded("files", lambda: files.look(case))
-        yield from guarded("spool", lambda: storage.look(case))
-        yield from guarded("clock", lambda: clock.look(case))
-        yield from guarded("limits", lambda: limits.look(case))
-        yield from unread or guarded("unit", lambda: supervision.look(case))
-        yield from guarded("nginx", lambda: proxy.look(case, nginx_conf))
-        if options["url"] is not None:
+    yield from guarded("files", lambda: files.look(case))
+    yield from guarded("spool", lambda: storage.look(case))
+    yield from guarded("clock", lambda: clock.look(case))
+    yield from guarded("limits", lambda: limits.look(case))
+    yield from unread or guarded("unit", lambda: supervision.look(case))
+    yield from guarded("nginx", lambda: proxy.look(case, nginx_conf))
+    if options["url"] is not None:
+        with borrowed_environment(case):
             yield from guarded("probe", lambda: _probed(case, options))
 
 

@@ -1,5 +1,8 @@
 """nginx in front of fasthook: its syntax, and whether what it does fits what fasthook expects."""
 
+import grp
+import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -97,7 +100,8 @@ def _sites(
     case: Case, path: Path, version: tuple[int, ...], *, is_given: bool
 ) -> Iterator[Finding]:
     addresses = addresses_of(case.settings, case.socket)
-    sites = sites_of(parse(path), addresses)
+    tree = parse(path)
+    sites = sites_of(tree, addresses)
     if not sites:
         what = f"{path}: no location proxies to {' or '.join(addresses) or 'fasthook'}"
         # Without being told, it can't be known that this is the way.
@@ -107,10 +111,38 @@ def _sites(
         view = _View(site, case, version)
         found = [finding for rule in _RULES for finding in rule(view)]
         yield from found or [good(_SUBJECT, f"{site.where}: {_ALL_WELL}")]
+    for address in addresses:
+        if address.startswith("unix:"):
+            yield from _socket(Path(address.removeprefix("unix:")), of(tree, "user"))
     for endpoint in case.settings.endpoint:
         if not any(site.covers(endpoint.path) for site in sites):
             what = f"{endpoint.path} of endpoint {endpoint.name} is in no location that leads here"
             yield bad(_SUBJECT, what, f"location {endpoint.path} {{ … }}; {_BLOCK}")
+
+
+def _socket(path: Path, users: list[list[str]]) -> Iterator[Finding]:
+    """May nginx's workers connect? It takes the right to write (unix(7)), and to get there."""
+    if not users or not path.exists():
+        return  # it is somebody unknown, or there is nothing yet to connect to
+    name, group = users[-1][0], users[-1][-1]  # without a group, that of the same name
+    try:
+        person = pwd.getpwnam(name)
+        groups = set(os.getgrouplist(name, grp.getgrnam(group).gr_gid))
+    except KeyError:
+        return  # `nginx -t` says that
+    rights = [*((folder, 1) for folder in reversed(path.resolve().parents)), (path, 2)]
+    for each, right in rights:
+        if person.pw_uid and not _may(each.stat(), right, person.pw_uid, groups):
+            what = f"{path}: nginx's user {name} may not connect to it (by {each})"
+            cure = "socket_group or SocketGroup= the group of nginx's user, and mode 0660"
+            yield bad(_SUBJECT, what, cure if each == path else f"chmod o+x {each}")
+            return
+
+
+def _may(found: os.stat_result, right: int, user: int, groups: set[int]) -> bool:
+    """Whether a user has a right: the owner's digit, the group's, or that of others."""
+    shift = 6 if found.st_uid == user else 3 if found.st_gid in groups else 0
+    return bool(found.st_mode >> shift & right)
 
 
 # --- rules: each says what is wrong with a location -----------------------------------------------

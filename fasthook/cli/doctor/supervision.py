@@ -20,6 +20,13 @@ _OVERALL: Final = re.compile(r"Overall exposure level for \S+: ([0-9.]+)")
 #: What a service has beside `drain_timeout` while it drains: 6 s for a proxy, and some to end.
 _BESIDE_DRAINING_S: Final = 10
 _UNITS_S: Final = {"": 1, "s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600, "ms": 0.001}
+#: Keys that begin with the name of a credential (systemd.exec(5)).
+_LOADS: Final = (
+    "LoadCredential",
+    "LoadCredentialEncrypted",
+    "SetCredential",
+    "SetCredentialEncrypted",
+)
 _DEFAULT_STOP: Final = "90"  # DefaultTimeoutStopSec of systemd-system.conf(5)
 
 
@@ -30,8 +37,8 @@ def look(case: Case) -> Iterator[Finding]:
         what = "no fasthook.service is installed: nothing starts it again after a crash"
         yield warning(_SUBJECT, what, "install the unit, or have something else that does it")
         return
-    found = [*_life(unit), *_stop(unit, case), *_user(unit)]
-    yield from found or [good(_SUBJECT, f"{unit.path}: restarts, watchdog, user")]
+    found = [*_life(unit), *_stop(unit, case), *_user(unit), *_credentials(unit, case)]
+    yield from found or [good(_SUBJECT, f"{unit.path}: restarts, watchdog, user, credentials")]
     yield from _sockets(case)
     yield _exposure(unit)
 
@@ -75,6 +82,17 @@ def _user(unit: Unit) -> Iterator[Finding]:
     if not is_dynamic and unit.last("Service", "User", "root") in ("root", "0"):
         what = f"{unit.path}: it runs as root, and all handlers do"
         yield bad(_SUBJECT, what, "DynamicUser=yes, or User= somebody who has nothing else")
+
+
+def _credentials(unit: Unit, case: Case) -> Iterator[Finding]:
+    """Those that the configuration names are to be handed over."""
+    given = {entry.partition(":")[0] for key in _LOADS for entry in unit.all("Service", key)}
+    if unit.all("Service", "ImportCredential"):
+        return  # patterns of names, of what the machine has
+    for name in sorted({each.name for each in case.references if each.kind == "credential"}):
+        if name not in given:
+            what = f"{unit.path}: it hands no credential {name} over, which {case.path} names"
+            yield bad(_SUBJECT, what, f"LoadCredential={name}:FILE")
 
 
 def _sockets(case: Case) -> Iterator[Finding]:

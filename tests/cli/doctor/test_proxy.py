@@ -1,15 +1,20 @@
 """nginx in front: real configurations, which the real nginx tests."""
 
 import contextlib
+import grp
+import pwd
 import shutil
+import socket
 import subprocess
+import tempfile
+from pathlib import Path
 
 import pytest
 
 from fasthook.cli.doctor import proxy
 from fasthook.cli.doctor.sites import Unparsed, parse
 from tests.cli.conftest import configuration, endpoint
-from tests.cli.doctor.conftest import bads, goods, is_all_good, warnings
+from tests.cli.doctor.conftest import bads, goods, is_all_good, needs_root, warnings
 from tests.system.conftest import NGINX, certificate, needs
 
 GOOD = """
@@ -198,6 +203,35 @@ def test_the_largest_body_of_an_endpoint_counts(look):
 
     found = bads(look(more='max_body = "26MiB"'))
     assert "may get (26 MiB)" in found[0]
+
+
+@needs_root
+def test_a_socket_that_the_workers_of_nginx_may_not_use_is_bad(look, case, tmp_path):
+    folder = Path(tempfile.mkdtemp())
+    group = grp.getgrgid(pwd.getpwnam("nobody").pw_gid).gr_name
+    try:
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(f"{folder}/fasthook.sock")
+            sock = folder / "fasthook.sock"
+            as_root = look(GOOD.replace("{folder}/fasthook.sock", str(sock)), listen=f"unix:{sock}")
+            assert is_all_good(as_root)  # so it is written in these tests: "user root"
+
+            conf = tmp_path / "nginx.conf"
+            conf.write_text(conf.read_text().replace("user root;", f"user nobody {group};"))
+            text = configuration(endpoint("github")).replace("tcp://127.0.0.1:0", f"unix:{sock}", 1)
+            examined = case(text)
+
+            def found():
+                return list(proxy.look(examined, conf))
+
+            sock.chmod(0o660)
+            assert f"nginx's user nobody may not connect to it (by {folder})" in bads(found())[0]
+            folder.chmod(0o755)
+            assert f"may not connect to it (by {sock})" in bads(found())[0]
+            shutil.chown(sock, group=group)
+            assert is_all_good(found())
+    finally:
+        shutil.rmtree(folder)
 
 
 def test_no_nginx_is_a_warning(look, monkeypatch):

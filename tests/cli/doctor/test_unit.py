@@ -96,6 +96,19 @@ def test_what_is_missing_is_said(case, unit, line, by, level, text):
     assert text in level(lines(case()))[0]
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["LoadCredential=hook:/etc/hook", "SetCredentialEncrypted=hook: x", "ImportCredential=*"],
+)
+def test_credentials_have_to_be_handed_over(case, unit, line):
+    text = configuration(endpoint("github", more='secrets = ["credential:hook"]'))
+    unit(GOOD)
+    assert "it hands no credential hook over" in bads(lines(case(text)))[0]
+
+    unit(f"{GOOD}{line}\n")
+    assert is_all_good(lines(case(text)))
+
+
 def test_drop_ins_count_and_empty_values_take_back(units, unit):
     unit("[Service]\nLoadCredential=a:/a\nRestart=no\n# WatchdogSec=1\nExecStart=/bin/x \\\n  y\n")
     folder = units / "fasthook.service.d"
