@@ -66,6 +66,15 @@ class Case(NamedTuple):
                 groups.add(Path(f"/proc/{self.holder}").stat().st_gid)
         return groups
 
+    def home(self) -> Path:
+        """Where the service runs, or would: what relative paths of handlers are relative to."""
+        given = self.unit.last("Service", "WorkingDirectory") if self.unit is not None else ""
+        folder = Path(given.removeprefix("-") or ".")
+        if self.holder is not None:
+            with contextlib.suppress(OSError):
+                folder = Path(f"/proc/{self.holder}/cwd").readlink()
+        return folder if folder.is_dir() else Path()
+
 
 def case_of(path: Path, settings: Config, unit: Unit | None, socket: Unit | None) -> Case:
     """The case for a configuration. Raises `OSError`."""

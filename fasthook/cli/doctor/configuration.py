@@ -62,8 +62,8 @@ def _lacking(
 
 def _whole(case: Case) -> Iterator[Finding]:
     try:
-        settings = config.load(case.path)
-        with _quiet():
+        settings = config.load(case.path.absolute())
+        with _quiet(), contextlib.chdir(case.home()):
             made = plan.make(settings)
     except ConfigError as error:
         yield bad(_SUBJECT, str(error), _CHECK)

@@ -1,6 +1,7 @@
 """Limits of the machine: open files, connections that wait, memory; against what is configured."""
 
 import os
+import re
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Final
 
 from fasthook.cli.doctor.case import Case
 from fasthook.cli.doctor.findings import Finding, bad, good, guarded, warning
+from fasthook.cli.doctor.units import Unit
 from fasthook.cli.spool import size
 from fasthook.plan import workers_of
 from fasthook.wire.limits import RESERVED_DESCRIPTORS
@@ -17,6 +19,7 @@ _SUBJECT: Final = "limits"
 _SOMAXCONN: Final = Path("/proc/sys/net/core/somaxconn")
 _MEMORY: Final = Path("/proc/meminfo")
 _CGROUPS: Final = Path("/sys/fs/cgroup")
+_UNIT_SIZE: Final = re.compile("([0-9]+)([KMGT]?)")
 #: What a worker takes with nothing to do.
 _WORKER_BYTES: Final = 64 * 1024**2
 
@@ -81,12 +84,20 @@ def _memory(case: Case) -> Finding:
     server, dispatch = case.settings.server, case.settings.dispatch
     each = int(server.max_bytes_in_flight) + int(dispatch.backlog_bytes) + _WORKER_BYTES
     most = workers_of(case.settings) * each
-    there, source = memory(case.holder)
+    there, source = min([memory(case.holder), *_allowed(case.unit)])
     text = f"{size(most)} of memory at the most, beside the handlers', of {size(there)} ({source})"
     if most <= there:
         return good(_SUBJECT, text)
     cure = "have lower max_bytes_in_flight, backlog_bytes or workers, or more memory"
     return warning(_SUBJECT, text, cure)
+
+
+def _allowed(unit: Unit | None) -> list[tuple[int, str]]:
+    """What a unit allows, which holds also while it does not run."""
+    match = _UNIT_SIZE.fullmatch(unit.last("Service", "MemoryMax")) if unit is not None else None
+    if unit is None or match is None:
+        return []
+    return [(int(match[1]) * 1024 ** " KMGT".index(match[2] or " "), f"MemoryMax of {unit.name}")]
 
 
 def memory(process: int | None) -> tuple[int, str]:

@@ -113,7 +113,7 @@ def _prepared(settings: Config, endpoint: Endpoint, url: str) -> Probe:
         raise ConfigError(f"provider {provider.id} signs nothing")
     secrets = known_secrets(endpoint, provider, settings)
     if not secrets:
-        raise ConfigError("it has no secret yet")
+        raise ConfigError("it has no secret to sign with")
     if urlsplit(url).path in ("", "/"):
         url = url.rstrip("/") + endpoint.path
     signed_url = endpoint.public_url or url

@@ -86,3 +86,17 @@ def test_no_secret_is_shown(case):
 
     assert not [each for each in found if SECRETS["github"] in repr(each)]
     assert SECRETS["github"] not in repr(case(text).references)
+
+
+def test_relative_paths_of_handlers_are_those_of_the_service(case, serve, units, tmp_path):
+    text = configuration(endpoint("github", more='handlers = ["file"]'))
+    text += '[handlers.file]\npath = "events/all.jsonl"\n'
+    assert "no such directory" in bads(examined.look(case(text)))[0]
+
+    (tmp_path / "home" / "events").mkdir(parents=True)
+    (units / "fasthook.service").write_text(f"[Service]\nWorkingDirectory={tmp_path}/home\n")
+    assert is_all_good(examined.look(case(text)))
+
+    (units / "fasthook.service").unlink()
+    serve(text, cwd=tmp_path / "home")
+    assert is_all_good(examined.look(case(text)))

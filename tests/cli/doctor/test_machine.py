@@ -80,6 +80,14 @@ def test_more_memory_than_there_is_is_a_warning(case):
     assert "900 GiB of memory at the most" in warnings(limits.look(case(text)))[0]
 
 
+def test_the_memory_that_the_unit_allows_counts(case, units):
+    (units / "fasthook.service").write_text("[Service]\nMemoryMax=2G\n")
+    assert any("of 2 GiB (MemoryMax of" in text for text in goods(limits.look(case(TEXT))))
+
+    (units / "fasthook.service").write_text("[Service]\nMemoryMax=200M\n")
+    assert "of 200 MiB (MemoryMax of fasthook.service)" in warnings(limits.look(case(TEXT)))[-1]
+
+
 def test_the_memory_of_a_cgroup_counts():
     there, source = limits.memory(os.getpid())
 
