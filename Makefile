@@ -14,13 +14,19 @@ SYSTEM_PACKAGES = nginx-light curl openssl wrk strace gcc libc6-dev
 run: install
 	$(BIN)/python -m fasthook.cli.demo
 
-# Commands are tried on services of their own, and mostly wait for them: many at a time.
-SLOW_TESTS = tests/cli tests/test_control.py
+# Commands are tried on services of their own, and mostly wait for them: many at a time. Those of
+# the catalogue are many thousands that disturb nobody.
+WAITING_TESTS = tests/cli tests/test_control.py
+PURE_TESTS = tests/intake tests/alerts tests/logs tests/redacting tests/remote
+OTHERS = $(addprefix --ignore=,$(WAITING_TESTS) $(PURE_TESTS))
+# What is there of them.
+there = $(wildcard $(1))
 
 test: system install lint
-	$(BIN)/python -m pytest -n 6 $(SLOW_TESTS)
-	$(BIN)/python -m pytest $(addprefix --ignore=,$(SLOW_TESTS))
-	FASTHOOK_TEST=compiled $(BIN)/python -m pytest tests/wire tests/intake tests/dispatch tests/spool
+	$(BIN)/python -m pytest -n 6 $(WAITING_TESTS)
+	$(BIN)/python -m pytest -n 2 $(call there,$(PURE_TESTS))
+	$(BIN)/python -m pytest $(OTHERS)
+	FASTHOOK_TEST=compiled $(BIN)/python -m pytest -n 2 tests/wire tests/intake tests/dispatch tests/spool
 
 torture: system install
 	FASTHOOK_TORTURE=full $(BIN)/python -m pytest --timeout 7200 -rP \
