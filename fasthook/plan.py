@@ -130,9 +130,11 @@ def _check_server(config: Config) -> None:
                 check_address(address)
             except ConfigError as error:
                 raise ConfigError(f"{key}: {error}") from None
-            if address in seen and not address.endswith(":0"):
+            # What systemd passes for one is by its name none of the other.
+            place = f"{key}: {address}" if address == "systemd" else address
+            if place in seen and not address.endswith(":0"):
                 raise ConfigError(f"{key}: {address} stands there twice")
-            seen.add(address)
+            seen.add(place)
     for network in config.server.trusted_proxies:
         if network != "unix":
             _network("server.trusted_proxies", network)

@@ -354,7 +354,7 @@ def _open_all(settings: Config) -> Sockets:
             sockets.public.extend(open_sockets(address, mode=mode, group=group))
         key = "admin.listen"
         if settings.admin.listen:
-            sockets.admin.extend(open_sockets(settings.admin.listen))
+            sockets.admin.extend(open_sockets(settings.admin.listen, is_admin=True))
     except ConfigError as error:
         sockets.close()
         raise ConfigError(f"{settings.source}: {key}: {error}") from None

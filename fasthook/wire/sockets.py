@@ -12,6 +12,8 @@ from fasthook.errors import ConfigError
 
 BACKLOG = 1024
 _FIRST_SYSTEMD_FD = 3  # SD_LISTEN_FDS_START of sd_listen_fds(3)
+#: `FileDescriptorName=` of the socket for health and metrics; any other name is for requests.
+ADMIN_NAME = "admin"
 
 
 class Sockets(NamedTuple):
@@ -43,11 +45,16 @@ def address_of(opened: socket.socket) -> str:
     return f"tcp://{host}:{name[1]}"
 
 
-def open_sockets(address: str, *, mode: int = 0o660, group: str = "") -> list[socket.socket]:
-    """Listening, non-blocking sockets for one address. Raises `ConfigError`."""
+def open_sockets(
+    address: str, *, mode: int = 0o660, group: str = "", is_admin: bool = False
+) -> list[socket.socket]:
+    """Listening, non-blocking sockets for one address. Raises `ConfigError`.
+
+    `is_admin`: for health and metrics; of systemd's, the one that is named `ADMIN_NAME`.
+    """
     try:
         if address == "systemd":
-            return _inherited()
+            return _inherited(is_admin=is_admin)
         if address.startswith("unix:"):
             return [_unix(address.removeprefix("unix:"), mode, group)]
         return [_tcp(*parse_tcp(address))]
@@ -131,17 +138,41 @@ def _remove_stale(path: str) -> None:
     raise ConfigError(f"can't listen on unix:{path}: another process listens there")
 
 
-def _inherited() -> list[socket.socket]:
+def _inherited(*, is_admin: bool) -> list[socket.socket]:
+    """What systemd passed for requests, or for health and metrics: never one for the other."""
+    names = _inherited_names()
+    wanted = [fd for fd, name in names.items() if (name == ADMIN_NAME) == is_admin]
+    if not wanted:
+        got = ", ".join(names.values()) or "none"
+        expected = f"named {ADMIN_NAME!r}" if is_admin else f"with a name other than {ADMIN_NAME!r}"
+        raise ConfigError(
+            f"listen = 'systemd', but systemd passed no socket {expected} (got: {got}); "
+            "see FileDescriptorName= of its unit"
+        )
+    sockets = [socket.socket(fileno=fd) for fd in wanted]
+    for inherited in sockets:
+        os.set_inheritable(inherited.fileno(), False)
+        inherited.setblocking(False)
+        if not inherited.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            raise ConfigError(
+                f"listen = 'systemd', but {names[inherited.fileno()]!r} does not listen; "
+                "expected a ListenStream= with Accept=no"
+            )
+    return sockets
+
+
+def _inherited_names() -> dict[int, str]:
+    """Descriptor → its name, of what systemd passed to this process: sd_listen_fds(3)."""
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         raise ConfigError("listen = 'systemd', but no socket was passed by systemd (LISTEN_PID)")
     text = os.environ.get("LISTEN_FDS", "0")
     if not (text.isascii() and text.isdigit()):
         raise ConfigError(f"listen = 'systemd', but LISTEN_FDS is {text!r}; expected a number")
     count = int(text)
-    sockets = [socket.socket(fileno=_FIRST_SYSTEMD_FD + index) for index in range(count)]
-    for inherited in sockets:
-        os.set_inheritable(inherited.fileno(), False)
-        inherited.setblocking(False)
-    if not sockets:
+    if not count:
         raise ConfigError("listen = 'systemd', but systemd passed no socket (LISTEN_FDS)")
-    return sockets
+    # Managers that know no names give none.
+    names = os.environ.get("LISTEN_FDNAMES", ":".join(["unknown"] * count)).split(":")
+    if len(names) != count:
+        raise ConfigError(f"listen = 'systemd': {count} sockets, but {len(names)} LISTEN_FDNAMES")
+    return {_FIRST_SYSTEMD_FD + index: name for index, name in enumerate(names)}

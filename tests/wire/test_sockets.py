@@ -1,5 +1,6 @@
 """Listening sockets from the addresses of the configuration."""
 
+import contextlib
 import os
 import socket
 import stat
@@ -101,20 +102,74 @@ def test_an_unknown_group_and_an_impossible_path_are_refused(tmp_path):
         open_sockets(f"unix:{tmp_path / ('s' * 120)}")
 
 
-def test_systemd_passes_sockets_to_the_process_it_names(monkeypatch):
-    with socket.socket() as passed:
-        passed.bind(("127.0.0.1", 0))
-        passed.listen()
-        # Descriptor 3 may be in use here, so the first one is moved to where ours stands.
-        duplicate = os.dup(passed.fileno())
-        monkeypatch.setattr("fasthook.wire.sockets._FIRST_SYSTEMD_FD", duplicate)
+@pytest.fixture
+def pass_sockets(monkeypatch):
+    """Pass sockets as systemd does. Descriptor 3 may be in use here, so they begin elsewhere."""
+    first = 500
+    passed = []
+
+    def do(*names: str | None, listens: bool = True) -> list[tuple[str, int]]:
+        addresses = []
+        for index in range(len(names)):
+            with socket.socket() as made:
+                made.bind(("127.0.0.1", 0))
+                if listens:
+                    made.listen()
+                addresses.append(made.getsockname())
+                passed.append(os.dup2(made.fileno(), first + index))
+        monkeypatch.setattr("fasthook.wire.sockets._FIRST_SYSTEMD_FD", first)
         monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
-        monkeypatch.setenv("LISTEN_FDS", "1")
-        (listening,) = open_sockets("systemd")
-        with listening:
-            assert listening.getsockname() == passed.getsockname()
-            assert not os.get_inheritable(duplicate)
-            assert not listening.getblocking()
+        monkeypatch.setenv("LISTEN_FDS", str(len(names)))
+        if None in names:
+            monkeypatch.delenv("LISTEN_FDNAMES", raising=False)
+        else:
+            monkeypatch.setenv("LISTEN_FDNAMES", ":".join(filter(None, names)))
+        return addresses
+
+    yield do
+    for fd in passed:
+        with contextlib.suppress(OSError):  # closed by who took it
+            os.close(fd)
+
+
+def test_systemd_passes_sockets_to_the_process_it_names(pass_sockets):
+    (address,) = pass_sockets(None)
+    (listening,) = open_sockets("systemd")
+    with listening:
+        assert listening.getsockname() == address
+        assert not os.get_inheritable(listening.fileno())
+        assert not listening.getblocking()
+
+
+@pytest.mark.parametrize("names", [("requests", "admin"), ("admin", "requests")])
+def test_systemd_names_the_socket_for_metrics_which_is_never_one_for_requests(pass_sockets, names):
+    addresses = dict(zip(names, pass_sockets(*names), strict=True))
+    (public,), (admin,) = open_sockets("systemd"), open_sockets("systemd", is_admin=True)
+    with public, admin:
+        assert public.getsockname() == addresses["requests"]
+        assert admin.getsockname() == addresses["admin"]
+
+
+@pytest.mark.parametrize(
+    ("names", "is_admin", "missing"),
+    [
+        (("admin",), False, "no socket with a name other than 'admin'"),
+        (("fasthook.socket", "x"), True, r"no socket named 'admin' \(got: fasthook.socket, x\)"),
+        ((None,), True, "no socket named 'admin'"),
+        (("a:b",), False, "1 sockets, but 2 LISTEN_FDNAMES"),
+    ],
+)
+def test_a_socket_of_systemd_that_is_missing_is_an_error(pass_sockets, names, is_admin, missing):
+    pass_sockets(*names)
+    with pytest.raises(ConfigError, match=missing):
+        open_sockets("systemd", is_admin=is_admin)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_socket_of_systemd_that_does_not_listen_is_an_error(pass_sockets):
+    pass_sockets("requests", listens=False)
+    with pytest.raises(ConfigError, match="'requests' does not listen"):
+        open_sockets("systemd")
 
 
 @pytest.mark.parametrize(
