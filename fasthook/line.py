@@ -78,6 +78,7 @@ class Line:
         )
         self.pool.connect(plan.routes)
         self._recall: Recall | None = None
+        self._is_held = False
         if self.spool is not None:
             ordered = _ordered(plan)
             self._recall = Recall(
@@ -208,11 +209,15 @@ class Line:
             recall.stored()
 
     def _committed(self, result: Committed) -> None:
+        is_held = self._is_held
         for entry in result.fresh:
             delivery = entry.delivery
             answer = self.accepted(delivery, delivery.kind)
             if entry.runs:
-                self.pool.dispatch(delivery)
+                if is_held:  # those before it are let go, and it is not to overtake them
+                    self.backlog.leave(delivery)
+                else:
+                    self.pool.dispatch(delivery)
             connection, number = entry.token
             connection.answer(number, answer)
         for entry in result.duplicates:
@@ -370,6 +375,16 @@ class Line:
         yield gauge("fasthook_spool_slowest_commit_seconds", help_text, {"": slowest_s})
 
     # --- the end ----------------------------------------------------------------------------------
+
+    async def hold(self, timeout_s: float) -> None:
+        """Begin no more attempts, and wait for those under way; what comes is stored.
+
+        Without a spool nothing changes: all has to be handled before the end.
+        """
+        if self.spool is not None and self._recall is not None:
+            self._is_held = True
+            self._recall.stop()
+            await self.pool.drain(max(0.0, timeout_s), is_stored=True)
 
     async def stop(self, timeout_s: float) -> int:
         """Finish what runs, store what is left; how many events are lost."""

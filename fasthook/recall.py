@@ -96,6 +96,8 @@ class Recall:
         """Whether a new delivery has entered the backlog; else it is to wait on disk."""
         if self._is_behind or self._hold or delivery.endpoint in self._waiting:
             return False
+        if self._is_stopping:
+            return False
         runs = self._backlog.enter(delivery)
         self._is_behind = not runs
         return runs

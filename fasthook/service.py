@@ -173,10 +173,11 @@ class Service:
         due = time.monotonic() + _WATCH_S
         self._watcher = self._loop.call_later(_WATCH_S, self._watch_loop, due)
 
-    async def stop(self, linger_s: float = 0) -> int:
+    async def stop(self, linger_s: float = 0, *, accepts: bool = False) -> int:
         """Drain: no new connections, finish what runs; how many events were left unhandled.
 
-        `linger_s`: see `Listener.drain`.
+        `linger_s`, `accepts`: see `Listener.drain`. With the latter, requests are taken until
+        nothing else is to be done, and their events are stored for the next start.
         """
         timeout_s = self._config.server.drain_timeout
         began = time.monotonic()
@@ -186,7 +187,10 @@ class Service:
         self.line.drain()
         if self._control_listener is not None:
             await self._control_listener.drain(0)
-        cut_off = await self._listener.drain(timeout_s, linger_s)
+        if accepts:
+            await self.line.hold(timeout_s - linger_s)
+        left_s = max(0.0, timeout_s - (time.monotonic() - began))
+        cut_off = await self._listener.drain(left_s, linger_s, accepts=accepts)
         if self._pairing is not None:
             self._pairing.close()
         if self._fetching is not None:

@@ -38,6 +38,8 @@ STALL_S: Final = 10.0
 _TICK_S: Final = 1.0
 #: What systemd is asked for each time while a start or a drain goes on.
 _PATIENCE_S: Final = 30.0
+#: Workers that accept until the end wait for so long until others have gone, which do not.
+_OTHERS_S: Final = 8.0
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 #: What can't be changed while the parent runs.
 _FIXED: Final = (
@@ -82,6 +84,8 @@ class Supervisor:
         self._generation = 0
         self._children: list[_Child] = []
         self._is_stopping = self._was_ready = False
+        self._last_word = ""  # what workers are told at the end
+        self._dismiss_all_at = 0.0
         self._is_reload_wanted = self._is_reloading = False
         self._signals = 0
         self._stop_ends = 0.0  # monotonic; by when a drain is over
@@ -135,14 +139,27 @@ class Supervisor:
                 for child in self._children:
                     os.kill(child.pid, signal.SIGKILL)
                 os._exit(1)
-            self._stop("stop" if number == signal.SIGINT else "drain")
+            # Who connects to a socket of systemd while nobody accepts waits for the next service.
+            word = "last" if "systemd" in self._config.server.listen else "drain"
+            self._stop("stop" if number == signal.SIGINT else word)
 
     def _stop(self, word: str) -> None:
         self._is_stopping = True
-        self._stop_ends = time.monotonic() + LINGER_S + self._config.server.drain_timeout
         self._notifier.stopping()
+        self._last_word = word
+        self._dismiss_all_at = time.monotonic() + (_OTHERS_S if word == "last" else 0.0)
+        self._stop_ends = self._dismiss_all_at + LINGER_S + self._config.server.drain_timeout
+
+    def _dismiss_all(self) -> None:
+        """Those who accept until their end have it last, so that somebody does."""
+        is_early = time.monotonic() < self._dismiss_all_at
+        if is_early and any(child.is_dismissed for child in self._children):
+            return
         for child in self._children:
-            child.tell(word)
+            if not child.is_dismissed:
+                child.is_dismissed = True
+                child.tell(self._last_word)
+        self._dismiss_all_at = 0.0
 
     def _wait(self) -> None:
         pause_s = _TICK_S
@@ -228,6 +245,7 @@ class Supervisor:
     def _go_on(self) -> None:
         """Come nearer to as many workers as there are to be, all of them of this generation."""
         if self._is_stopping:
+            self._dismiss_all()
             return
         count = workers_of(self._config)
         current = [c for c in self._children if c.generation == self._generation]

@@ -1,7 +1,7 @@
 """One worker process: a service that does what its parent says, and tells it how it is.
 
 Parent and worker speak over a socket pair, one word a message:
-    to the worker     share, alone, drain, stop, secrets
+    to the worker     share, alone, drain, last, stop, secrets
     to the parent     ready, failed TEXT, shared, beat, secrets
 """
 
@@ -73,7 +73,8 @@ class _Worker:
         self._task = task
         self._made = made
         self._parent = parent
-        self._ends: asyncio.Future[float] | None = None  # with how long connections linger
+        #: With how long connections linger, and whether new ones are taken meanwhile.
+        self._ends: asyncio.Future[tuple[float, bool]] | None = None
 
     async def run(self) -> None:
         task = self._task
@@ -89,8 +90,8 @@ class _Worker:
         log.start_writer()
         _tell(self._parent, "ready")
         self._beat()
-        linger_s = await self._ends
-        await service.stop(linger_s)
+        linger_s, accepts = await self._ends
+        await service.stop(linger_s, accepts=accepts)
         self._beats.cancel()
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for other in others:
@@ -100,10 +101,10 @@ class _Worker:
             log.stop_writer()
             os._exit(0)  # a handler that swallows its cancellation would hold us for ever
 
-    def _end(self, linger_s: float) -> None:
+    def _end(self, linger_s: float, *, accepts: bool = False) -> None:
         assert self._ends is not None  # noqa: S101 - it is made first
         if not self._ends.done():
-            self._ends.set_result(linger_s)
+            self._ends.set_result((linger_s, accepts))
 
     def _beat(self) -> None:
         self._beats = asyncio.get_running_loop().call_later(BEAT_S, self._beat)
@@ -122,6 +123,7 @@ class _Worker:
             "": lambda: self._end(0.0),  # no parent
             "stop": lambda: self._end(0.0),
             "drain": lambda: self._end(LINGER_S),
+            "last": lambda: self._end(LINGER_S, accepts=True),
             "share": self._share,
             "alone": service.be_alone,
             "secrets": service.read_secrets,

@@ -27,6 +27,8 @@ _ACCEPT_PAUSE_S = 0.1
 _READS_AT_ONCE = 16
 #: Looked at, oldest first, to find an idle connection that a new one may replace.
 _EVICTION_SCAN = 128
+#: Whoever was accepted a moment before the last one is about to send.
+_LAST_WORD_S = 0.5
 
 
 class Listener:
@@ -48,6 +50,7 @@ class Listener:
         self.date = DateLine(time.time())
         self.is_draining = False
         self._lingers = False
+        self._takes_more = True
         self.refused = on_refused
         self.failed = on_failed
         self.budget = ByteBudget(limits.max_bytes_in_flight)
@@ -82,7 +85,7 @@ class Listener:
     # --- accepting --------------------------------------------------------------------------------
 
     def _resume_accepting(self) -> None:
-        if self._is_accepting or self.is_draining:
+        if self._is_accepting or not self._takes_more:
             return
         self._is_accepting = True
         for listening in self._sockets:
@@ -195,22 +198,28 @@ class Listener:
 
     # --- the end ----------------------------------------------------------------------------------
 
-    async def drain(self, timeout_s: float, linger_s: float = 0) -> int:
+    async def drain(self, timeout_s: float, linger_s: float = 0, *, accepts: bool = False) -> int:
         """Take no new connections, let requests under way finish; how many did not in time.
 
         For `linger_s` connections stay open that nothing is under way on: what comes there is
         answered, and is the last. A proxy may be about to send on them, and could not again.
+        `accepts`: so long new ones are taken, too, for one request each: others would wait until
+        somebody else listens.
         """
         self.is_draining = True
         self._lingers = linger_s > 0
+        ends = self._loop.time() + timeout_s
+        if self._lingers and accepts:
+            await self._wait_until_closed(min(linger_s, timeout_s))
+            linger_s = _LAST_WORD_S
+        self._takes_more = False
         self._pause_accepting()
         for listening in self._sockets:
             listening.close()
-        ends = self._loop.time() + timeout_s
         if self._adopting:  # accepted a moment ago: opened() tells them
             await asyncio.wait(set(self._adopting), timeout=timeout_s)
         if self._lingers:
-            await self._wait_until_closed(min(linger_s, timeout_s))
+            await self._wait_until_closed(min(linger_s, ends - self._loop.time()))
             self._lingers = False
         for connection in list(self._connections):
             connection.drain()
@@ -223,6 +232,6 @@ class Listener:
         return left
 
     async def _wait_until_closed(self, timeout_s: float) -> None:
-        if self._connections:
+        if self.connections:
             self._all_closed = self._loop.create_future()
             await asyncio.wait([self._all_closed], timeout=max(0.0, timeout_s))

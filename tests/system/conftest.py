@@ -48,9 +48,14 @@ class Service:
     """A running `fasthook serve`."""
 
     def __init__(
-        self, config: str, folder: Path, environment: dict[str, str], clock: Clock | None = None
+        self,
+        config: str,
+        folder: Path,
+        environment: dict[str, str],
+        clock: Clock | None = None,
+        passed: socket.socket | None = None,
     ) -> None:
-        """`clock`: what sets the service's time."""
+        """`clock`: what sets the service's time. `passed`: listens, as a socket of systemd."""
         self.folder = folder
         self.config = folder / "fasthook.toml"
         self.config.write_text(config)
@@ -59,11 +64,14 @@ class Service:
         self._is_told = False
         self._new_lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         program = ["fasthook.cli"] if clock is None else ["tests.system.clocked", str(clock.path)]
+        if passed is not None:
+            program = ["tests.system.activated", str(passed.fileno())]
         self.process = subprocess.Popen(
             [sys.executable, "-m", *program, "serve", "-c", str(self.config)],
             stderr=subprocess.PIPE,
             cwd=folder,
             text=True,
+            pass_fds=() if passed is None else (passed.fileno(),),
             env=os.environ | environment | {"EXAMPLE_RECORD": str(self.record)},
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -155,12 +163,19 @@ def serve(tmp_path: Path, package: Path) -> Iterator[Callable[..., Service]]:
     """Start services; they are stopped when the test ends."""
     services: list[Service] = []
 
-    def start(config: str, *, after: Service | None = None, **environment: str) -> Service:
-        """`after`: the next start of that one, which has ended."""
+    def start(
+        config: str,
+        *,
+        after: Service | None = None,
+        passed: socket.socket | None = None,
+        **environment: str,
+    ) -> Service:
+        """`after`: the next start of that one, which has ended. `passed`: see `Service`."""
         folder = tmp_path / f"service{len(services)}" if after is None else after.folder
         folder.mkdir(exist_ok=after is not None)
-        environment = {"PYTHONPATH": str(package), "HOOK_SECRET": SECRET} | environment
-        services.append(Service(config, folder, environment))
+        path = f"{package}:{ROOT}"
+        environment = {"PYTHONPATH": path, "HOOK_SECRET": SECRET} | environment
+        services.append(Service(config, folder, environment, passed=passed))
         return services[-1]
 
     yield start

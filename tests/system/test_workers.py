@@ -31,6 +31,7 @@ class Load:
         self._is_over = threading.Event()
         self.acked: list[str] = []
         self.failures: list[str] = []
+        self.longest_s = 0.0
         self._threads = [threading.Thread(target=self._run, args=(n,)) for n in range(clients)]
 
     def __enter__(self) -> "Load":
@@ -58,6 +59,7 @@ class Load:
 
     def _send(self, client: socket.socket, event_id: str) -> bool:
         """Whether the answer says that it is the last one."""
+        began = time.monotonic()
         client.sendall(request(x_github_delivery=event_id))
         answer = b""
         while b"\r\n\r\n" not in answer:
@@ -65,6 +67,7 @@ class Load:
             if not piece:
                 raise ConnectionResetError("closed without an answer")
             answer += piece
+        self.longest_s = max(self.longest_s, time.monotonic() - began)
         if status_of(answer) == 202:
             self.acked.append(event_id)
         else:
@@ -284,3 +287,74 @@ def test_order_over_several_workers_is_refused(package, tmp_path):
     assert answer.returncode == 2
     assert "server.workers: 2, but handler patient of endpoint github takes" in answer.stderr
     assert "Traceback" not in answer.stderr
+
+
+def passed_socket() -> socket.socket:
+    """One that listens, and stays while services come and go."""
+    return socket.create_server(("127.0.0.1", 0), backlog=64)
+
+
+def with_systemd(text: str) -> str:
+    return text.replace('listen = ["tcp://127.0.0.1:0"]', 'listen = ["systemd"]', 1)
+
+
+def test_on_a_socket_of_systemd_requests_are_answered_while_handlers_end(serve):
+    with passed_socket() as passed:
+        service = serve(with_systemd(config("slow")), passed=passed)
+        for number in range(3):
+            assert status_of(exchange(service.port, request(x_github_delivery=f"{number}"))) == 202
+        service.terminate()
+        wait_for(lambda: service.messages("draining"), "draining")
+        assert not service.messages("stopped")
+        answer = exchange(service.port, request(x_github_delivery="late"))
+        assert status_of(answer) == 202
+        assert service.stop() == 0
+        assert "late" not in handled(service)
+
+        with socket.create_connection(passed.getsockname(), timeout=20) as early:
+            early.sendall(request(x_github_delivery="between"))  # nobody is there to accept it
+            again = serve(with_systemd(config("slow")), after=service, passed=passed)
+            assert status_of(early.recv(65536)) == 202
+        wait_for(lambda: len(set(handled(again))) == 5, "all events")
+        assert again.stop() == 0
+    assert sorted(handled(again)) == ["0", "1", "2", "between", "late"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_restarts_on_a_socket_of_systemd_fail_no_request_and_nobody_waits_for_long(workers, serve):
+    text = with_systemd(with_workers(workers))
+    with passed_socket() as passed:
+        service = serve(text, passed=passed)
+        with socket.create_connection(passed.getsockname()), loaded(service, clients=2) as load:
+            for _ in range(2):
+                reload(service)  # those who are dismissed by it accept no more
+                assert service.stop() == 0
+                service = serve(text, after=service, passed=passed)
+            time.sleep(0.3)
+        assert not load.failures, load.failures[:3]
+        assert load.longest_s < 4
+        counts = Counter(handled(service))
+        assert set(load.acked) == set(counts)
+        assert max(counts.values()) == 1
+        assert service.stop() == 0
+
+
+def test_order_is_kept_when_requests_are_taken_until_the_end(serve):
+    text = with_systemd(config("patient"))
+    with passed_socket() as passed:
+        service = serve(text, passed=passed)
+        ids = [f"{number}" for number in range(6)]
+        for event_id in ids[:3]:
+            exchange(service.port, request(x_github_delivery=event_id))
+        service.wait_for_line('"retry"')
+        with socket.create_connection(passed.getsockname()):  # kept, so that it lingers
+            time.sleep(0.1)
+            service.terminate()
+            wait_for(lambda: service.messages("draining"), "draining")
+            for event_id in ids[3:]:
+                assert status_of(exchange(service.port, request(x_github_delivery=event_id))) == 202
+        assert service.stop() == 0
+        again = serve(text, after=service, passed=passed)
+        wait_for(lambda: len(handled(again)) == 7, "all events")
+        assert again.stop() == 0
+    assert handled(again) == ["0", *ids]

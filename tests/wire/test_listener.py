@@ -358,6 +358,42 @@ def test_draining_waits_for_those_who_are_at_the_door():
     drive.run(main)
 
 
+def test_draining_may_take_new_connections_until_the_old_ones_are_gone():
+    async def main():
+        async with house() as opened:
+            kept = await opened.enter()
+            draining = asyncio.ensure_future(opened.listener.drain(60, 60, accepts=True))
+            for client in (await opened.enter(), await opened.enter(), kept):
+                assert not draining.done()
+                client.sendall(GET)
+                heard = await hear(client, b"")
+                assert heard.startswith(b"HTTP/1.1 202 ")
+                assert b"Connection: close\r\n" in heard
+                client.close()
+            assert await draining == 0
+            with pytest.raises(ConnectionRefusedError):
+                opened.come()
+
+    drive.run(main)
+
+
+def test_whoever_was_accepted_last_is_heard():
+    async def main():
+        async with house() as opened:
+            kept = await opened.enter()
+            draining = asyncio.ensure_future(opened.listener.drain(60, 0.2, accepts=True))
+            late = await opened.enter()
+            while opened.listener._is_accepting:
+                await asyncio.sleep(0.01)
+            late.sendall(GET)
+            assert (await hear(late, b"")).startswith(b"HTTP/1.1 202 ")
+            late.close()
+            assert await hear(kept, b"") == b""  # after its last half second
+            assert await draining == 0
+
+    drive.run(main)
+
+
 def test_memory_of_unfinished_bodies_is_shared_and_comes_back():
     head = b"POST /h HTTP/1.1\r\nHost: a\r\nContent-Length: 600\r\n\r\n"
 
