@@ -1,17 +1,20 @@
-# make run    install, and serve a demonstration
+# make run    serve a demonstration
 # make test   install what the tests need, check everything, run all tests
-# make interpreted   for work on the code: forget its compiled form until the next install
+# make install     as root: a service of this machine, with systemd (README, "As a service")
+# make uninstall   undoes that; with PURGE=1 what was received and configured, too
+# make venv   for work on the code: an environment with all that tests need
+# make interpreted   for work on the code: forget its compiled form until the next `make venv`
 # make torture   the long forms of tests/torture: an hour of kills, full disks and flipped bits
 
 PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 # Debian's names. Installed where we may; where they are missing, CI fails and others are told.
-SYSTEM_PACKAGES = nginx-light curl openssl wrk strace gcc libc6-dev
+SYSTEM_PACKAGES = nginx-light curl openssl wrk strace gcc libc6-dev systemd-container python3-venv
 
-.PHONY: run test torture install interpreted system lint clean
+.PHONY: run test torture venv install uninstall interpreted system lint clean
 
-run: install
+run: venv
 	$(BIN)/python -m fasthook.cli.demo
 
 # Commands are tried on services of their own, and mostly wait for them: many at a time. Those of
@@ -22,17 +25,24 @@ OTHERS = $(addprefix --ignore=,$(WAITING_TESTS) $(PURE_TESTS))
 # What is there of them.
 there = $(wildcard $(1))
 
-test: system install lint
+test: system venv lint
 	$(BIN)/python -m pytest -n 6 $(WAITING_TESTS)
 	$(BIN)/python -m pytest -n 2 $(call there,$(PURE_TESTS))
 	$(BIN)/python -m pytest $(OTHERS)
 	FASTHOOK_TEST=compiled $(BIN)/python -m pytest -n 2 tests/wire tests/intake tests/dispatch tests/spool
 
-torture: system install
+torture: system venv
 	FASTHOOK_TORTURE=full $(BIN)/python -m pytest --timeout 7200 -rP \
 	  tests/torture tests/spool/test_powerloss.py tests/spool/test_machine.py
 
-install: $(VENV)/installed
+venv: $(VENV)/installed
+
+install:
+	@COMPILE=$(COMPILE) PREFIX=$(PREFIX) SYSTEM_PYTHON=$(SYSTEM_PYTHON) PROVIDER=$(PROVIDER) \
+	  HOST=$(HOST) WHEELS=$(WHEELS) sh systemd/install.sh
+
+uninstall:
+	@PREFIX=$(PREFIX) PURGE=$(PURGE) sh systemd/uninstall.sh
 
 # Compiled anew when its source changes: a compiled module stands before its source.
 COMPILED = fasthook/line.py fasthook/recall.py $(wildcard $(addsuffix /*.py,$(addprefix fasthook/,wire intake dispatch spool)))
@@ -48,13 +58,13 @@ $(VENV)/installed: pyproject.toml constraints.txt $(COMPILED)
 	  install -q --disable-pip-version-check -c constraints.txt -e '.[test]'
 	touch $@
 
-# Without this a change is only seen after the next `make install`.
+# Without this a change is only seen after the next `make venv`.
 interpreted:
 	find fasthook . -maxdepth 3 -path ./$(VENV) -prune -o -name '*.so' -print | xargs rm -f
 
 system:
 	@missing=""; \
-	for program in nginx curl openssl wrk strace cc; do \
+	for program in nginx curl openssl wrk strace cc systemd-nspawn; do \
 	  PATH="$$PATH:/usr/sbin" command -v $$program >/dev/null || missing="$$missing $$program"; \
 	done; \
 	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
@@ -62,7 +72,7 @@ system:
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(SYSTEM_PACKAGES) >/dev/null; \
 	elif [ -n "$$missing" ]; then echo "not installed, so some tests are skipped:$$missing"; fi
 
-lint: install
+lint: venv
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

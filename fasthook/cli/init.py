@@ -13,6 +13,7 @@ from string import Template
 import click
 
 from fasthook import config
+from fasthook.cli import units
 from fasthook.dispatch import registry
 from fasthook.errors import ConfigError
 from fasthook.intake import catalogue
@@ -31,7 +32,7 @@ _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 
 
 @click.command("init")
-@click.argument("directory", type=click.Path(path_type=Path), default=Path())
+@click.argument("directory", type=click.Path(path_type=Path), default=None, required=False)
 @click.option("--provider", default="github", show_default=True, help="Who will send.")
 @click.option("--nginx", "host", metavar="HOST", help="Write HOST.conf for nginx, and no project.")
 @click.option(
@@ -41,19 +42,40 @@ _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
     type=click.Path(path_type=Path),
     help="With --nginx: take socket and largest body from this file.",
 )
-def command(directory: Path, provider: str, host: str | None, config_path: Path | None) -> None:
+@click.option(
+    "--systemd",
+    "is_service",
+    is_flag=True,
+    help="Write units and a configuration for them below DIRECTORY (/), and no project.",
+)
+def command(
+    directory: Path | None,
+    provider: str,
+    host: str | None,
+    config_path: Path | None,
+    is_service: bool,
+) -> None:
     """Write a small project into DIRECTORY: configuration, handler, test, secret.
 
     Nothing that exists is overwritten.
     """
+    if host is not None and is_service:
+        raise click.UsageError("expected --nginx or --systemd, one at a time")
     if host is not None:
-        _write_nginx(directory, host.lower().rstrip("."), config_path)
+        _write_nginx(directory or Path(), host.lower().rstrip("."), config_path)
         return
     if config_path is not None:
         raise click.UsageError("-c: has a meaning with --nginx alone")
     if provider in ("none", "custom"):
         raise click.UsageError("--provider: expected one of `fasthook providers`")
-    known = catalogue.load(provider)
+    if is_service:
+        units.write(directory or Path("/"), provider)
+        return
+    _write_project(directory or Path(), catalogue.load(provider))
+
+
+def _write_project(directory: Path, known: Provider) -> None:
+    provider = known.id
     if directory.exists() and not directory.is_dir():
         raise ConfigError(f"{directory}: a file stands there; expected a directory, or nothing")
     package = _package_name(directory)

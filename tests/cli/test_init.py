@@ -7,12 +7,15 @@ import stat
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 
 from fasthook.cli.init import _package_name
 from fasthook.intake import catalogue
 from tests.cli.conftest import COMMAND, PROVIDERS
+
+ROOT = Path(__file__).parents[2]
 
 
 def install(project, site):
@@ -284,3 +287,65 @@ def test_nginx_needs_a_directory_that_is_there(run, tmp_path):
     assert run("init", "--nginx", "hooks.test", tmp_path / "none").exit_code == 2
     assert run("init", "-c", tmp_path / "fasthook.toml", tmp_path / "shop").exit_code == 2
     assert list(tmp_path.iterdir()) == []
+
+
+# --- a service of systemd ---------------------------------------------------------------------------
+
+
+def test_units_and_a_configuration_for_them(run_process, tmp_path):
+    said = run_process("init", "--systemd", "--provider", "stripe", tmp_path).stdout
+    assert f"they start {sys.prefix}/bin/fasthook." in said
+    units = tmp_path / "usr/local/lib/systemd/system"
+    service = (units / "fasthook.service").read_text()
+    assert (
+        f"\nExecStart={sys.prefix}/bin/fasthook serve -c /etc/fasthook/fasthook.toml\n" in service
+    )
+    source = ROOT / "systemd"
+    for path in ("fasthook.socket", "fasthook-admin.socket", *source.glob("*.d/*.example")):
+        name = Path(path).relative_to(source) if isinstance(path, Path) else path
+        assert (units / name).read_text() == (source / name).read_text()
+    secret = tmp_path / "etc/fasthook/secrets/stripe"
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+    assert stat.S_IMODE(secret.parent.stat().st_mode) == 0o700
+    dropin = tmp_path / "etc/systemd/system/fasthook.service.d/secrets.conf"
+    catalog = tmp_path / "usr/local/lib/systemd/catalog/fasthook.catalog"
+    assert catalog.read_text() == (source / "fasthook.catalog").read_text()
+    assert dropin.read_text().endswith("LoadCredential=stripe:/etc/fasthook/secrets/stripe\n")
+    # What it wrote is a configuration that serves, with the secret as systemd passes it.
+    environment = os.environ | {"CREDENTIALS_DIRECTORY": str(secret.parent)}
+    config = tmp_path / "etc/fasthook/fasthook.toml"
+    check = run_process("check", "-c", config, env=environment)
+    assert check.returncode == 0, check.stderr
+    assert "stripe" in check.stdout
+
+
+def test_units_are_written_anew_and_nothing_else_is(run_process, tmp_path):
+    run_process("init", "--systemd", tmp_path)
+    unit = tmp_path / "usr/local/lib/systemd/system/fasthook.service"
+    config = tmp_path / "etc/fasthook/fasthook.toml"
+    secret = tmp_path / "etc/fasthook/secrets/github"
+    unit.write_text("[Service]\n")
+    config.write_text("# mine\n")
+    kept = secret.read_text()
+    again = run_process("init", "--systemd", tmp_path)
+    assert "was there, and is as it was" in again.stdout
+    assert "DynamicUser=yes" in unit.read_text()
+    assert config.read_text() == "# mine\n"
+    assert secret.read_text() == kept
+
+
+def test_a_service_without_a_network_does_not_begin_with_keys_that_are_fetched(
+    run_process, tmp_path
+):
+    answer = run_process("init", "--systemd", "--provider", "aws-sns", tmp_path)
+    assert answer.returncode == 2
+    assert "handlers-call-out.conf.example" in answer.stderr
+    assert list(tmp_path.iterdir()) == []
+    assert run_process("init", "--systemd", "--nginx", "a.test", tmp_path).returncode == 2
+    assert run_process("init", "--systemd", "-c", "x.toml", tmp_path).returncode == 2
+
+
+def test_units_for_a_machine_that_is_none_are_refused(run_process, tmp_path):
+    answer = run_process("init", "--systemd", tmp_path / "none")
+    assert answer.returncode == 2
+    assert "expected the root of a machine" in answer.stderr

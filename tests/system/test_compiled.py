@@ -28,5 +28,5 @@ def test_what_is_to_be_compiled_is_and_is_not_older_than_its_source(source):
     if found.suffix != ".so":
         if os.environ.get("CI"):
             pytest.fail(f"{source} is not compiled")
-        pytest.skip("not compiled here: needs a C compiler and Python.h; then `make install`")
-    assert found.stat().st_mtime >= (ROOT / source).stat().st_mtime, "stale: run `make install`"
+        pytest.skip("not compiled here: needs a C compiler and Python.h; then `make venv`")
+    assert found.stat().st_mtime >= (ROOT / source).stat().st_mtime, "stale: run `make venv`"
