@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -340,6 +341,36 @@ def reload() -> dict[str, Any]:
     return facts
 
 
+def control() -> dict[str, Any]:
+    """Restarted together with its socket, it can't but fail requests: the load would see it."""
+    with load("control") as sending:
+        for _ in range(2):
+            systemctl("stop", "fasthook.socket", "fasthook.service")
+            time.sleep(0.2)
+            systemctl("start", "fasthook.socket", "fasthook.service")
+            time.sleep(0.2)
+    return facts_of(sending)
+
+
+def broken() -> dict[str, Any]:
+    """Restarted with a configuration that is wrong, while somebody waits; then it is mended."""
+    good = CONFIG.read_text()
+    quiet()
+    CONFIG.write_text(good.replace("[spool]", '[spool]\nbath = "x"'))
+    systemctl("restart", "fasthook.service", check=False)
+    answers: list[dict[str, str]] = []
+    waits = threading.Thread(target=lambda: answers.append(post("waited")))
+    waits.start()
+    time.sleep(3)
+    during, count = is_active(), len(said("spool.bath: unknown key"))
+    CONFIG.write_text(good)
+    wait_for(is_active, "the start")
+    waits.join(PATIENCE_S)
+    wait_for(lambda: "waited" in noted(), "the handler")
+    socket_state = systemctl("is-active", "fasthook.socket")
+    return {"during": during, "tries": count, "answers": answers, "socket": socket_state}
+
+
 def watchdog() -> dict[str, Any]:
     """A worker that is stopped; systemd is to find out."""
     (DROP_INS / "watchdog.conf").write_text("[Service]\nWatchdogSec=2s\n")
@@ -518,6 +549,8 @@ WHOLE = (
     credential,
     reload,
     endure_briefly,
+    control,
+    broken,
     call_out,
     journald,
     commands,

@@ -119,6 +119,21 @@ def test_restarts_and_reloads_under_load_fail_no_request_and_lose_none(step):
     assert facts["longest_s"] < 4
 
 
+def test_the_load_finds_it_when_requests_fail(step):
+    """The control of the one before: there the socket goes away with the service."""
+    facts = step("control")
+    assert facts["failed"] > 0
+    assert facts["lost"] == 0
+
+
+def test_a_service_that_can_not_start_is_tried_until_it_can_and_who_waits_is_answered(step):
+    facts = step("broken")
+    assert not facts["during"]
+    assert facts["tries"] >= 2
+    assert facts["socket"] == "active"
+    assert [answer["status"] for answer in facts["answers"]] == ["202"]
+
+
 def test_an_upgrade_under_load_fails_no_request_and_changes_nothing_of_the_operators(step):
     facts = step("upgrade")
     assert_nothing_failed(facts, 50)
