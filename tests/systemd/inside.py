@@ -372,7 +372,9 @@ def broken() -> dict[str, Any]:
 
 
 def watchdog() -> dict[str, Any]:
-    """A worker that is stopped; systemd is to find out."""
+    """The only worker is stopped; systemd is to find out. (Of several, the parent ends one.)"""
+    good = CONFIG.read_text()
+    CONFIG.write_text(good.replace("workers = 2", "workers = 1"))
     (DROP_INS / "watchdog.conf").write_text("[Service]\nWatchdogSec=2s\n")
     quiet()
     systemctl("daemon-reload")
@@ -393,6 +395,7 @@ def watchdog() -> dict[str, Any]:
         "post": post("after-watchdog"),
         "left": not Path(f"/proc/{main}").exists(),
     }
+    CONFIG.write_text(good)
     (DROP_INS / "watchdog.conf").unlink()
     systemctl("daemon-reload")
     return facts
@@ -453,6 +456,7 @@ def commands() -> dict[str, Any]:
             "show by-command",
         )
     }
+    doctor = run("fasthook", "doctor", "--json", "-c", str(CONFIG), check=False)
     quiet()
     systemctl("stop", "fasthook.service", "fasthook.socket", "fasthook-admin.socket")
     for name in ("events", "spool stat", "spool verify"):
@@ -466,6 +470,7 @@ def commands() -> dict[str, Any]:
         "answers": {
             n: [a.returncode, a.stdout[:2000], a.stderr[-500:]] for n, a in answers.items()
         },
+        "doctor": [doctor.returncode, doctor.stdout, doctor.stderr[-500:]],
         "roots": roots,
         "post": post("after-commands"),
     }

@@ -3,6 +3,7 @@
 One boot for all of them: `inside.py` does it in a container, these look at what it saw.
 """
 
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -180,6 +181,15 @@ def test_an_operator_looks_at_it_as_root_and_leaves_nothing_that_is_roots(step):
     assert facts["post"]["status"] == "202"
 
 
+def test_doctor_finds_nothing_bad_in_what_was_installed(step):
+    code, text, said = step("commands")["doctor"]
+    findings = json.loads(text)["findings"]
+    assert [f for f in findings if f["level"] == "bad"] == [], said
+    assert code == 0
+    good = {finding["subject"] for finding in findings if finding["level"] == "good"}
+    assert {"configuration", "secrets", "files", "spool", "limits", "unit", "nginx"} <= good
+
+
 def test_the_unit_that_runs_is_hardened(step):
     facts = step("security")
     assert facts["code"] == 0
@@ -188,7 +198,7 @@ def test_the_unit_that_runs_is_hardened(step):
     assert float(level[1]) <= 1.0
 
 
-def test_a_service_whose_worker_is_stopped_is_started_anew(step):
+def test_a_service_whose_only_worker_is_stopped_is_started_anew(step):
     facts = step("watchdog")
     assert facts["fed"], "it was restarted although its workers made progress"
     assert facts["restarts"] == 1
