@@ -67,6 +67,14 @@ class _Child:
         self.is_stalled = False
         self.since = self.heard_at = time.monotonic()
 
+    def look(self, now: float) -> bool:
+        """Whether it is stalled, and was not before. `now`: monotonic."""
+        was_stalled, silent_s = self.is_stalled, now - self.heard_at
+        self.is_stalled = self.is_ready and silent_s > STALL_S
+        if self.is_stalled and not was_stalled:
+            log.error("worker stalled", pid=self.pid, seconds=round(silent_s, 1))
+        return self.is_stalled and not was_stalled
+
     def tell(self, word: str) -> None:
         with contextlib.suppress(OSError):  # it has died: its end is noticed elsewhere
             self.words.send(word.encode())
@@ -229,14 +237,11 @@ class Supervisor:
         if not self._was_ready or now < self._stop_ends:
             # A start may have an index to make again, and a drain may have handlers to wait for.
             self._notifier.patience(_PATIENCE_S)
-        for child in self._children:
-            is_stalled = child.is_ready and now - child.heard_at > STALL_S
-            if is_stalled and not child.is_stalled:
-                log.error("worker stalled", pid=child.pid, seconds=round(now - child.heard_at, 1))
-                if len(self._children) > 1 and _is_stopped(child.pid):
-                    # It may have a lock on the index that the others wait for.
-                    os.kill(child.pid, signal.SIGKILL)
-            child.is_stalled = is_stalled
+        fresh = [child for child in self._children if child.look(now)]
+        # It may have a lock on the index that others wait for. If all stand still, systemd sees.
+        if any(child.is_ready and not child.is_stalled for child in self._children):
+            for child in filter(lambda c: _is_stopped(c.pid), fresh):
+                os.kill(child.pid, signal.SIGKILL)
         if self._notifier.watchdog_s and not any(child.is_stalled for child in self._children):
             self._notifier.alive()
 

@@ -72,7 +72,7 @@ def test_a_worker_that_stands_still_loses_nothing(site):
         wait_for(lambda: len(load.acks) > acks + 20, "acks after it")
     service.wait_until_idle(load.acked, timeout_s=60)
     assert service.stop() == 0
-    sets = check(service, load.tried, load.acked, in_flight_s=STOP_S)
+    sets = check(service, load.tried, load.acked, in_flight_s=STOP_S + 2)
     say_sets(f"SIGSTOP for {STOP_S} s", sets, refused=len(load.refusals))
     assert sets.is_clean(), sets
     assert {a.status for a in load.refusals} <= {503}
