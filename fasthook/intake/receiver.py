@@ -20,7 +20,7 @@ from fasthook.errors import (
 )
 from fasthook.intake.handshakes import Greeting, first_that_applies
 from fasthook.intake.identify import Identifier, OrderKey
-from fasthook.intake.limiter import ClientBuckets, TokenBucket
+from fasthook.intake.limiter import ClientBuckets, TokenBucket, Vouched
 from fasthook.intake.network import AllowList, Clients, limiter_key
 from fasthook.intake.signatures import Verifier
 from fasthook.model import Delivery, Request, Undecodable, request_of
@@ -52,6 +52,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     is_plain: bool = False  # every delivery is an event for all handlers, in no order
     is_guarded: bool = False  # something is to be asked before the signature, also of a POST
     is_refusal_bare: bool = False
+    vouched: Vouched = msgspec.field(default_factory=Vouched)
 
     def __post_init__(self) -> None:
         is_plain = not (self.greetings or self.order_keys or self.events is not None)
@@ -103,8 +104,9 @@ class Receiver:
     def __init__(
         self, endpoints: Iterable[Endpoint], clients: Clients, unverified: ClientBuckets
     ) -> None:
-        self._endpoints = {endpoint.path: endpoint for endpoint in endpoints}
-        self._by_name = {endpoint.name: endpoint for endpoint in self._endpoints.values()}
+        """`endpoints`: one without a path is never found by a request."""
+        self._by_name = {endpoint.name: endpoint for endpoint in endpoints}
+        self._endpoints = {each.path: each for each in self._by_name.values() if each.path}
         self._clients = clients
         self._unverified = unverified
 
@@ -119,7 +121,7 @@ class Receiver:
         secret_index: int | None = None
         try:
             if self._unverified.refused:
-                self._check_client(client, now_s)
+                self._check_client(client, endpoint, now_s)
             if endpoint is None:
                 raise UnknownPath("no endpoint has this path")
             if request.method != b"POST" or endpoint.is_guarded:
@@ -129,6 +131,8 @@ class Receiver:
                     self._unverified.charge(limiter_key(client), now_s)
                     return opened
             secret_index = endpoint.verifier.verify(request, wall_ns / 1e9)
+            if client not in endpoint.vouched.young and secret_index >= 0:
+                endpoint.vouched.add(client)
             if endpoint.bucket is not None:
                 self._check_rate(endpoint, endpoint.bucket, now_s)
             event_id, event_type, payloads, found = endpoint.identifier.identify(request)
@@ -149,11 +153,9 @@ class Receiver:
                 _sort(endpoint, delivery, request, found)
             return delivery
         except Rejection as rejection:
-            rejection.client = client
-            if endpoint is not None:
-                endpoint.sign_off(rejection, request)
             if secret_index is None and not isinstance(rejection, Shed):
                 self._unverified.charge(limiter_key(client), now_s)
+            _sign_off(rejection, endpoint, request, client)
             raise
 
     def shed_key(self, reason: KeyUnavailable, request: Request, peer: str, now_s: float) -> None:
@@ -187,15 +189,24 @@ class Receiver:
         delivery.payloads = (payload,) * endpoint.identifier.payload_count
         delivery.order_keys = ("",) * len(endpoint.order_keys)
 
-    def _check_client(self, client: str, now_s: float) -> None:
+    def _check_client(self, client: str, endpoint: Endpoint | None, now_s: float) -> None:
         wait_s = self._unverified.wait(limiter_key(client), now_s)
-        if wait_s:
-            raise RateExceeded(f"client {client} was refused too often", wait_s)
+        if wait_s and (endpoint is None or not endpoint.vouched.knows(client)):
+            is_told_429 = endpoint is not None and endpoint.retries_429
+            raise RateExceeded(f"client {client} was refused too often", wait_s, is_told_429)
 
     def _check_rate(self, endpoint: Endpoint, bucket: TokenBucket, now_s: float) -> None:
         wait_s = bucket.take(now_s)
         if wait_s:
             raise RateExceeded("the endpoint's rate is exceeded", wait_s, endpoint.retries_429)
+
+
+def _sign_off(
+    rejection: Rejection, endpoint: Endpoint | None, request: Request, client: str
+) -> None:
+    rejection.client = client
+    if endpoint is not None:
+        endpoint.sign_off(rejection, request)
 
 
 def _opened(

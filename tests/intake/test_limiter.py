@@ -1,10 +1,12 @@
 """Token buckets, with time as an argument."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fasthook.intake.limiter import ClientBuckets, TokenBucket
+from fasthook.intake.limiter import MAX_VOUCHED, ClientBuckets, TokenBucket, Vouched
 
 HOUR = 3600.0
 RATES = st.sampled_from([0.5, 1.0, 3.0, 10.0, 1000.0])
@@ -91,9 +93,24 @@ def test_a_client_is_shed_after_its_burst_of_refusals_and_let_in_again_later():
         assert buckets.wait("bad", 0.0) == 0.0
         buckets.charge("bad", 0.0)
 
-    assert buckets.wait("bad", 0.0) == pytest.approx(1.0)
+    assert buckets.wait("bad", 0.0) == pytest.approx(3.0)
     assert buckets.wait("other", 0.0) == 0.0
-    assert buckets.wait("bad", 1.0) == 0.0
+    assert buckets.wait("bad", 1.0) == pytest.approx(2.0)
+    assert buckets.wait("bad", 3.0) == 0.0
+
+
+def test_a_flood_is_verified_for_one_burst_in_the_time_that_a_bucket_takes_to_fill():
+    buckets = ClientBuckets(rate=10, burst=100)
+    verified = []
+    for millisecond in range(60_000):
+        if not buckets.wait("bad", millisecond / 1000):
+            buckets.charge("bad", millisecond / 1000)
+            verified.append(millisecond)
+
+    assert len(verified) < 60 * 10 + 100
+    gaps = [after - before for before, after in itertools.pairwise(verified)]
+    assert max(gaps) >= 9_900  # seconds in which nothing of it is looked at
+    assert sum(gap > 1 for gap in gaps) <= 6
 
 
 def test_good_clients_never_have_an_entry():
@@ -105,13 +122,13 @@ def test_good_clients_never_have_an_entry():
 
 
 @given(RATES, BURSTS, PAUSES)
-def test_charges_without_end_delay_a_client_by_no_more_than_one_token(rate, burst, pauses):
+def test_charges_without_end_delay_a_client_by_no_more_than_a_full_bucket(rate, burst, pauses):
     buckets = ClientBuckets(rate, burst)
     now = 0.0
     for pause in pauses:
         now += pause
         buckets.charge("bad", now)
-        assert buckets.wait("bad", now) <= 1 / rate + 1e-6
+        assert buckets.wait("bad", now) <= burst / rate + 1e-6
 
 
 def test_a_million_clients_leave_a_bounded_table_and_the_latest_in_it():
@@ -133,3 +150,30 @@ def test_a_client_that_goes_on_is_not_the_one_that_is_forgotten():
 
     assert buckets.wait("steady", 0.0) > 0.0
     assert len(buckets.refused) == 10
+
+
+# --- clients that are vouched for -----------------------------------------------------------------
+
+
+def test_a_client_is_known_by_its_address_and_for_ipv6_by_its_network():
+    vouched = Vouched()
+    vouched.add("192.0.2.1")
+    vouched.add("2001:db8::1")
+
+    assert vouched.knows("192.0.2.1")
+    assert vouched.knows("2001:db8::2")
+    assert not vouched.knows("192.0.2.2")
+    assert not vouched.knows("2001:db8:0:1::1")
+
+
+def test_a_million_clients_leave_two_generations_and_those_that_go_on():
+    vouched = Vouched()
+    for number in range(1_000_000):
+        for client in ("regular", str(number)):
+            if client not in vouched.young:
+                vouched.add(client)
+
+    assert len(vouched.young) + len(vouched._old) <= 2 * MAX_VOUCHED + 4
+    assert vouched.knows("regular")
+    assert vouched.knows("999999")
+    assert not vouched.knows("0")

@@ -198,6 +198,45 @@ def test_a_shed_client_is_not_even_verified():
     assert receiver.receive(push(), CLIENT, 1.0, WALL_NS).client == CLIENT
 
 
+def test_who_forges_does_not_lock_out_who_shares_its_address():
+    first = endpoint_of("github", name="a", path=b"/a")
+    second = endpoint_of("github", name="b", path=b"/b", retries_429=True)
+    receiver = receiver_of(first, second, unverified=ClientBuckets(1, 100))
+    bad = with_header(push(), "x-hub-signature-256", b"sha256=00")
+
+    def send(request, path, now_s, peer=CLIENT):
+        try:
+            receiver.receive(copy_of(request, path=path), peer, now_s, WALL_NS)
+        except Rejection as rejection:
+            return rejection.status
+        return 202
+
+    assert send(push(), b"/a", 0.0) == 202
+    assert [send(bad, b"/a", 0.0) for _ in range(101)] == [401] * 101
+    # Known at the one endpoint: verified for ever, both ways. Kept out of the other, and of none.
+    assert [send(push(), b"/a", 1.0), send(bad, b"/a", 1.0)] == [202, 401]
+    assert [send(push(), b"/b", 1.0), send(bad, b"/b", 1.0)] == [429, 429]
+    assert send(bad, b"/x", 1.0) == 503
+    # Who never forged is never kept out, and the others only for a while.
+    assert send(push(), b"/b", 1.0, "192.0.2.77") == 202
+    assert send(push(), b"/b", 150.0) == 202
+
+
+def test_what_nobody_signed_vouches_for_nobody():
+    verifier = Observer(endpoint_of("github").verifier, "hook")
+    endpoint = endpoint_of("github", verifier=verifier)
+    bad = with_header(push(), "x-hub-signature-256", b"sha256=00")
+    receiver_of(endpoint).receive(bad, CLIENT, 0.0, WALL_NS)
+
+    assert not endpoint.vouched.knows(CLIENT)
+
+
+def test_an_endpoint_without_a_path_is_found_by_no_request():
+    receiver = receiver_of(endpoint_of("github", path=b""))
+    with pytest.raises(UnknownPath):
+        receiver.receive(copy_of(push(), path=b""), CLIENT, 0.0, WALL_NS)
+
+
 def test_the_secret_of_one_endpoint_opens_no_other():
     first = endpoint_of("github", [b"secret of a"], name="a", path=b"/a")
     second = endpoint_of("github", [b"secret of b"], name="b", path=b"/b")
