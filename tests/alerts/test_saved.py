@@ -1,0 +1,78 @@
+"""What was learned survives; what is no such file is refused whole."""
+
+import copy
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fasthook.alerts.detector import Detector, Settings
+from fasthook.alerts.saved import decode, encode, restore
+from tests.alerts.weeks import HOUR, WEEK, Life, nothing, said, steady
+
+
+@pytest.fixture(scope="module")
+def life() -> Life:
+    made = Life(steady)
+    made.pass_by(3 * WEEK)
+    return made
+
+
+def restarted(life: Life) -> Life:
+    after = copy.deepcopy(life)
+    after.detector = Detector({"e": 0.0, "new": 0.0}, Settings())
+    restore(after.detector, decode(encode(life.detector)))
+    return after
+
+
+def test_a_restart_forgets_nothing_that_was_learned(life):
+    assert encode(restarted(life).detector) != b""
+    assert said(restarted(life).pass_by(HOUR, nothing)) == [("silence", "started")]
+    # And without it nothing is known.
+    anew = copy.deepcopy(life)
+    anew.detector = Detector({"e": 0.0}, Settings())
+    assert anew.pass_by(HOUR, nothing) == []
+
+
+def test_alerts_go_on_over_a_restart_and_end_after_it(life):
+    before = copy.deepcopy(life)
+    begun = before.pass_by(HOUR, nothing, rejects=100, errors=["KeyError"])
+    assert len(begun) == 3
+    after = restarted(before)
+    assert {a.id for a in after.detector.alerts()} == {a.id for a in begun}
+    assert {a.id for a in after.pass_by(2 * HOUR)} == {a.id for a in begun}
+    assert list(after.detector.alerts()) == []
+
+
+def test_an_endpoint_that_is_gone_takes_its_alerts_along(life):
+    before = copy.deepcopy(life)
+    before.pass_by(HOUR, nothing)
+    after = Detector({"other": 0.0}, Settings())
+    restore(after, decode(encode(before.detector)))
+    assert list(after.alerts()) == []
+
+
+def test_it_is_small(life):
+    assert len(encode(life.detector)) < 2 * 4096
+
+
+@settings(max_examples=50, deadline=None)
+@given(data=st.binary(max_size=200))
+def test_what_is_no_such_file_is_refused(data):
+    with pytest.raises(ValueError):  # noqa: PT011 - msgspec has several of them
+        decode(data)
+
+
+def test_a_file_with_a_flipped_bit_is_refused_or_harmless(life):
+    good = encode(life.detector)
+    for place in range(0, len(good), 7):
+        bad = bytearray(good)
+        bad[place] ^= 0x40
+        detector = Detector({"e": 0.0}, Settings())
+        try:
+            restore(detector, decode(bytes(bad)))
+        except ValueError:
+            continue
+        life_after = copy.deepcopy(life)
+        life_after.detector = detector
+        life_after.pass_by(10 * 60)
