@@ -8,6 +8,7 @@ The line from bytes to handler, and who knows what:
     dispatch/   Delivery → Outcome        runs handlers, retries, gives up
     remote/     HTTPS to servers that need not be trusted: names, addresses, bounds
     handlers/   handlers that come along: log, file, exec, forward
+    alerts/     counts → alerts           finds what is unusual; no I/O, no clock
     line        where these meet, and only here: request → answer → outcome
     recall      what waits on disk is read back when there is room
     service     one worker: its listeners, its line, from start to drain
@@ -15,9 +16,11 @@ The line from bytes to handler, and who knows what:
     control     orders of commands to a running service
     pairing     secrets that senders hand over, while an operator waits for them
     fetching    keys that senders publish: for requests that wait for them; visits
+    watching    what is unusual, to the log, the metrics and, as alert_events, to handlers
     admin       health and metrics, on a listener of their own
     plan        a configuration, compiled and checked
     fetch_plan  which endpoints have keys that are fetched, and from where
+    doubts      what works, but is worth a warning
     config      the file; logs: the lines; values: numbers with units, secrets
     model       what travels; errors: what can go wrong
     cli/        the commands

@@ -1,13 +1,15 @@
-"""The admin listener: `/healthz`, `/readyz`, and `/metrics` in Prometheus' text format.
+"""The admin listener: `/healthz`, `/readyz`, `/alerts`, and `/metrics` in Prometheus' text format.
 
 Counting is done with plain integers on the line, and turned into metrics only when asked: a
 library's counters, with their locks and labels, would cost the hot path a tenth of its speed.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -19,7 +21,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
+from fasthook.alerts.counts import Tally
 from fasthook.dispatch.counts import Counts
+from fasthook.errors import Rejection
 from fasthook.model import Request
 from fasthook.wire.answers import Answer, render
 from fasthook.wire.connection import Connection
@@ -35,6 +39,21 @@ class Metrics:
     def __init__(self) -> None:
         #: By endpoint, and by kind of delivery or status.
         self.requests: defaultdict[tuple[str, str], int] = defaultdict(int)
+        # Not metrics, whose labels they would make without bound, but what the alerts look at.
+        self.event_clients: Tally[tuple[str, str]] = Tally()  # (endpoint, client) → accepted
+        self.reject_clients: Tally[tuple[str, str]] = Tally()  # the same of those refused
+        self.errors: Tally[tuple[str, str]] = Tally()  # (endpoint, kind of error)
+
+    def refused(self, endpoint: str, client: str, rejection: Rejection) -> None:
+        """Count a request that was refused."""
+        self.requests[endpoint, str(rejection.status)] += 1
+        self.reject_clients[endpoint, client] += 1
+        self.errors[endpoint, type(rejection).__name__] += 1
+
+    def failed(self, endpoint: str, error: str) -> None:
+        """Count an attempt that failed. `error`: one line, as `dispatch.lane` has it; or none."""
+        if error:
+            self.errors[endpoint, kind_of(error)] += 1
 
     def families(self, handlers: Mapping[str, Counts]) -> Iterable[Metric]:
         """As Prometheus has them."""
@@ -57,6 +76,21 @@ class Metrics:
         for name, counts in sorted(handlers.items()):
             duration.add_metric((name,), counts.cumulative(), counts.seconds)
         yield duration
+
+
+_NUMBER: Final = re.compile(r"\d+")
+_MAX_KIND_CHARS: Final = 60
+
+
+def kind_of(error: str) -> str:
+    """The part of a handler's error that another one of its kind has, too.
+
+    The name of the exception; of an error without one its first words, whatever their numbers.
+    """
+    name, colon, _ = error.partition(":")
+    if colon and name.replace(".", "").isidentifier():
+        return name
+    return _NUMBER.sub("N", name)[:_MAX_KIND_CHARS]
 
 
 class _Families(Collector):
@@ -91,13 +125,16 @@ class Admin:
         not_ready: Callable[[], str],
         families: Callable[[], Iterable[Metric]],
         gather: Callable[[Callable[[Sequence[str]], None]], bool] = lambda then: False,
+        alerts: Callable[[], Sequence[Any]] = list,
     ) -> None:
         """`not_ready()` says why the service is not ready, or "" if it is.
 
         `gather` has `then` called with the figures of all workers; whether there are others.
+        `alerts()`: those that go on, ready to be made JSON.
         """
         self._not_ready = not_ready
         self._gather = gather
+        self._alerts_now = alerts
         self._registry = CollectorRegistry()
         self._registry.register(_Families(families))
 
@@ -116,6 +153,10 @@ class Admin:
     def _readiness(self, connection: Connection, number: int) -> Answer:
         reason = self._not_ready()
         return render(503, f"{reason}\n".encode()) if reason else render(200, b"ready\n")
+
+    def _alerts(self, connection: Connection, number: int) -> Answer:
+        body = msgspec.json.format(msgspec.json.encode(self._alerts_now()))
+        return render(200, body + b"\n", content_type="application/json")
 
     def _metrics(self, connection: Connection, number: int) -> Answer | None:
         def answer(texts: Sequence[str]) -> None:
@@ -159,4 +200,5 @@ _PAGES: Final[dict[bytes, Callable[[Any, Connection, int], Answer | None]]] = {
     b"/healthz": Admin._health,
     b"/readyz": Admin._readiness,
     b"/metrics": Admin._metrics,
+    b"/alerts": Admin._alerts,
 }

@@ -27,6 +27,9 @@ _PATTERNS = {
     r"^/[!-~]*\Z": "a path that begins with / and has no spaces",
     r"^0?[0-7]{3}\Z": 'permissions such as "0660"',
 }
+#: Name of the endpoint from which alerts come as events.
+ALERTS = "alerts"
+MIN_INTERVAL_S, MAX_INTERVAL_S = 1.0, 3600.0
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -100,6 +103,18 @@ class LogSettings(_Table, frozen=True, kw_only=True):
     requests: bool = True  # a line for each accepted request and each handled event
 
 
+class Alerts(_Table, frozen=True, kw_only=True):
+    """`[alerts]`: what is unusual is told."""
+
+    watch: bool = True
+    #: Get an event when an alert begins, and one when it ends.
+    handlers: tuple[str, ...] = ()
+    interval: Duration = Duration(60)  # between two looks
+    learning: Duration = Duration(14 * 86400)  # watched before volume, errors, silence are judged
+    #: Refused within five looks, at an endpoint or of a client: what is below is never told.
+    rejects: Count = 100
+
+
 class Endpoint(_Table, frozen=True, kw_only=True):
     """`[[endpoint]]`: one path, who sends to it, and who handles what comes."""
 
@@ -128,6 +143,8 @@ class Endpoint(_Table, frozen=True, kw_only=True):
     config: dict[str, str] = {}
     #: Keep head and body of refused requests for a while, to find out why; they are not verified.
     keep_rejected: bool = False
+    #: Something has to come within this time; else what is silence is learned.
+    expect_every: Duration | None = None
 
 
 class Config(_Table, frozen=True, kw_only=True):
@@ -139,6 +156,7 @@ class Config(_Table, frozen=True, kw_only=True):
     dispatch: Dispatch = field(default_factory=Dispatch)
     log: LogSettings = field(default_factory=LogSettings)
     keys: Keys = field(default_factory=Keys)
+    alerts: Alerts = field(default_factory=Alerts)
     endpoint: tuple[Endpoint, ...] = ()
     #: `[handlers.NAME]`: settings of a handler; decoded by the service into what it declares.
     handlers: dict[Name, dict[str, Any]] = {}
@@ -313,7 +331,35 @@ def _check_together(config: Config) -> None:
                 )
             seen[value] = index
     for index, endpoint in enumerate(config.endpoint):
-        _check_endpoint(f'endpoint[{index}] ("{endpoint.name}")', endpoint)
+        where = f'endpoint[{index}] ("{endpoint.name}")'
+        _check_endpoint(where, endpoint)
+        _check_expected(where, endpoint, config.alerts)
+    _check_alerts(config)
+
+
+def _check_alerts(config: Config) -> None:
+    alerts = config.alerts
+    if not MIN_INTERVAL_S <= alerts.interval <= MAX_INTERVAL_S:
+        got = f"alerts.interval: {alerts.interval:g}s"
+        raise ConfigError(f'{got}; expected a time from "1s" to "1h"')
+    if len(set(alerts.handlers)) != len(alerts.handlers):
+        raise ConfigError("alerts.handlers: a handler is named twice")
+    if alerts.handlers and not alerts.watch:
+        raise ConfigError("alerts.handlers: get nothing with watch = false")
+    for index, endpoint in enumerate(config.endpoint):
+        if alerts.handlers and endpoint.name == ALERTS:
+            why = "alerts.handlers get their events from an endpoint of this name"
+            raise ConfigError(f"endpoint[{index}].name: {ALERTS!r}; expected another, since {why}")
+
+
+def _check_expected(where: str, endpoint: Endpoint, alerts: Alerts) -> None:
+    if endpoint.expect_every is None:
+        return
+    if not alerts.watch:
+        raise ConfigError(f"{where}.expect_every: has no meaning with alerts.watch = false")
+    if endpoint.expect_every < alerts.interval:
+        got = f"{where}.expect_every: {endpoint.expect_every:g}s"
+        raise ConfigError(f"{got}; expected alerts.interval ({alerts.interval:g}s) or more")
 
 
 def _check_endpoint(where: str, endpoint: Endpoint) -> None:

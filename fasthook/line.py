@@ -54,7 +54,7 @@ class Line:
         self._requests = metrics.requests
         server, settings = config.server, config.dispatch
         self.receiver = Receiver(
-            plan.endpoints,
+            plan.endpoints + plan.own_endpoints,
             Clients(server.trusted_proxies),
             ClientBuckets(server.unverified_rate, server.unverified_burst),
         )
@@ -236,13 +236,14 @@ class Line:
         if entry.runs:
             self.backlog.leave(delivery)
         connection, number = entry.token
-        self.metrics.requests[delivery.endpoint, str(reason.status)] += 1
+        self.metrics.refused(delivery.endpoint, delivery.client, reason)
         self._say_rejected(reason, delivery.endpoint, delivery.client, id=delivery.event_id)
         connection.answer(number, refusal(reason))
 
     def accepted(self, delivery: Delivery, kind: str) -> Answer:
         """Say and count it; what its sender is told."""
         self._requests[delivery.endpoint, kind] += 1
+        self.metrics.event_clients[delivery.endpoint, delivery.client] += 1
         if delivery.secret_index < 0 and delivery.kind == "event":
             self._requests[delivery.endpoint, "unverified"] += 1
         if self._logs_requests:
@@ -267,7 +268,7 @@ class Line:
         """The same of a refusal."""
         client, endpoint = rejection.client or peer, rejection.endpoint
         method, path = request.method.decode("latin-1"), request.path.decode("latin-1")
-        self.metrics.requests[endpoint, str(rejection.status)] += 1
+        self.metrics.refused(endpoint, client, rejection)
         self._say_rejected(rejection, endpoint, client, method=method, path=path)
         if self.spool is not None:
             now_ns = time.time_ns()
@@ -279,7 +280,7 @@ class Line:
 
     def refused(self, rejection: Rejection, peer: str) -> None:
         """See `wire.connection.Owner`."""
-        self.metrics.requests["", str(rejection.status)] += 1
+        self.metrics.refused("", peer, rejection)
         self._say_rejected(rejection, "", peer)
         if self.spool is not None:
             what = (time.time_ns(), rejection.status, peer, "", "", "", str(rejection))
@@ -349,6 +350,7 @@ class Line:
             self._log.write(30, "retry", {**fields, "retry_in_s": round(outcome.retry_in_s, 3)})
         else:
             self._log.write(40, "dead", fields)
+        self.metrics.failed(outcome.delivery.endpoint, outcome.error)
 
     # --- orders -----------------------------------------------------------------------------------
 

@@ -12,9 +12,11 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from fasthook.config import Config, convert
+from fasthook import alert_events
+from fasthook.config import ALERTS, Config, convert
 from fasthook.config import Endpoint as EndpointSettings
 from fasthook.dispatch.pool import Registered, Wanted
+from fasthook.doubts import doubts_of
 from fasthook.errors import ConfigError
 from fasthook.fetch_plan import FetchPlan, client_of, source_of
 from fasthook.handler_options import registered
@@ -33,7 +35,6 @@ from fasthook.intake.templates import Template
 from fasthook.model import Handler, Reply
 from fasthook.spool import secrets
 from fasthook.spool.secrets import Kept
-from fasthook.values import Secret
 from fasthook.wire.sockets import check_address
 
 #: Said at every start, for it is not what one expects of a receiver that answers 2xx.
@@ -65,6 +66,7 @@ class Plan(NamedTuple):
     pairable: dict[str, Pairable]  # endpoint → how, where secrets can be handed over and kept
     warnings: list[str]
     fetches: FetchPlan
+    own_endpoints: list[Endpoint]  # which no request finds: fasthook's own events come from there
 
 
 def make(config: Config) -> Plan:
@@ -77,19 +79,21 @@ def make(config: Config) -> Plan:
 
 def _make(config: Config) -> Plan:
     _check_server(config)
-    plan = Plan([], [], {}, {}, {}, {}, [], FetchPlan())
+    plan = Plan([], [], {}, {}, {}, {}, [], FetchPlan(), [])
     handlers = {name: None for endpoint in config.endpoint for name in endpoint.handlers}
+    handlers |= dict.fromkeys(config.alerts.handlers)
     for name in config.handlers:
         if name not in handlers:
             plan.warnings.append(f"handlers.{name}: no endpoint uses it")
     for index, settings in enumerate(config.endpoint):
         where = f'endpoint[{index}] ("{settings.name}")'
-        for name in settings.handlers:
-            if name not in {one.name for one in plan.handlers}:
-                plan.handlers.append(registered(name, config.handlers.get(name, {}), where))
+        _register(plan, settings.handlers, config, where)
         _add_endpoint(plan, settings, config, where)
     if plan.fetches.sources or plan.fetches.handshakes:
         client_of(config.keys)
+    if config.alerts.handlers:
+        _register(plan, config.alerts.handlers, config, "alerts")
+        _add_alerts(plan, config)
     if config.spool.durability == "none":
         plan.warnings.append(LOSES_EVENTS)
     if config.dispatch.hold:
@@ -112,6 +116,26 @@ def _check_order(plan: Plan, workers: int) -> None:
                     f"server.workers: {workers}, but handler {each.name} of endpoint {name} takes "
                     "events in order (ordered_by), which one worker alone can keep; expected 1"
                 )
+
+
+def _register(plan: Plan, names: Sequence[str], config: Config, where: str) -> None:
+    for name in names:
+        if name not in {one.name for one in plan.handlers}:
+            plan.handlers.append(registered(name, config.handlers.get(name, {}), where))
+
+
+def _add_alerts(plan: Plan, config: Config) -> None:
+    """The endpoint from which alerts come, and its handlers."""
+    known = {one.name: one.handler for one in plan.handlers}
+    handlers = {name: known[name] for name in config.alerts.handlers}
+    types = _types(handlers)
+    orders = list(dict.fromkeys(h.ordered_by for h in handlers.values() if h.ordered_by))
+    try:
+        plan.own_endpoints.append(alert_events.endpoint_of(ALERTS, types, orders))
+    except ConfigError as error:
+        raise ConfigError(f"alerts.handlers: {error}") from None
+    _add_routes(plan, ALERTS, handlers, types, orders)
+    plan.answers[ALERTS] = Reply(202)
 
 
 def _check_server(config: Config) -> None:
@@ -193,10 +217,10 @@ def _add_endpoint(plan: Plan, settings: EndpointSettings, config: Config, where:
     )
     if provider.handovers:
         _add_pairing(plan, settings, Pairable(plan.endpoints[-1], kept, verifier_with), config)
-    _add_routes(plan, settings, handlers, types, orders)
+    _add_routes(plan, settings.name, handlers, types, orders)
     plan.answers[settings.name] = _answer(settings, provider)
     plan.body_limits[settings.path.encode()] = settings.max_body or config.server.max_body
-    plan.warnings.extend(f"{where}: {text}" for text in _doubts(settings, provider, scheme))
+    plan.warnings.extend(f"{where}: {text}" for text in doubts_of(settings, provider, scheme))
 
 
 def _answer(settings: EndpointSettings, provider: Provider) -> Reply:
@@ -278,13 +302,9 @@ def _greetings(
 
 
 def _add_routes(
-    plan: Plan,
-    settings: EndpointSettings,
-    handlers: dict[str, Handler],
-    types: list[Any],
-    orders: list[str],
+    plan: Plan, endpoint: str, handlers: dict[str, Handler], types: list[Any], orders: list[str]
 ) -> None:
-    plan.routes[settings.name] = [
+    plan.routes[endpoint] = [
         Wanted(
             name, types.index(h.payload_type), orders.index(h.ordered_by) if h.ordered_by else -1
         )
@@ -413,38 +433,3 @@ def _identifier(
         )
     except ConfigError as error:
         raise ConfigError(f"{where}.handlers: {error}") from None
-
-
-def _doubts(settings: EndpointSettings, provider: Provider, scheme: Scheme | None) -> list[str]:
-    """What works, but is worth a word at every start."""
-    doubts = []
-    if scheme is None:
-        doubts.append('provider = "none": anybody who knows the path can send')
-    elif settings.mode == "observe":
-        doubts.append('mode = "observe": what is NOT GENUINE is accepted and handled, too')
-    elif not scheme.covers_body:
-        doubts.append("the signature does not cover the whole body")
-    if scheme is not None and scheme.timestamp and not scheme.signs_timestamp:
-        doubts.append("the time that is checked is not signed: anybody can set it")
-    for secret in settings.secrets:
-        doubts += _doubts_of(secret)
-    for handshake in provider.handshakes:
-        doubts.extend(
-            f"{key} is missing: the sender's handshake is refused"
-            for key in handshake.missing(settings.config, settings.public_url)
-        )
-    if settings.events == ():
-        doubts.append("events is empty: every event is ignored")
-    return doubts
-
-
-def _doubts_of(secret: Secret) -> list[str]:
-    doubts = []
-    if secret.source == "plain":
-        doubts.append("a plain: secret stands in the file; env:, file: or credential: hide it")
-    if secret.is_short:
-        doubts.append(f"the secret {secret.source} is short enough to be guessed")
-    if secret.is_wrapped:
-        what = "white space or quotes around it, which are taken for a part of it"
-        doubts.append(f"the secret {secret.source} has {what}")
-    return doubts

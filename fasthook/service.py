@@ -19,6 +19,7 @@ from fasthook.model import Delivery, Request
 from fasthook.pairing import Pairing
 from fasthook.plan import Plan
 from fasthook.spool.spool import ALONE, Place
+from fasthook.watching import Watching
 from fasthook.wire.connection import Connection, Receive
 from fasthook.wire.limits import Limits
 from fasthook.wire.listener import Listener
@@ -46,7 +47,9 @@ class Service:
         self.line = Line(config, plan, log, self.metrics, place)
         self._body_limits = plan.body_limits
         self._listener = self._new_listener(plan)
-        self._admin = Admin(self._not_ready, self._families, self._gather)
+        watching = Watching(config, self.metrics, self.line.spool, self._hand_over)
+        self._watching = watching if config.alerts.watch else None
+        self._admin = Admin(self._not_ready, self._families, self._gather, watching.present)
         self._admin_listener = self._new_small_listener(self._admin.receive, _ADMIN_BODY_BYTES)
         #: For orders of commands, where there is something to order about.
         self._control_listener: Listener | None = None
@@ -133,6 +136,8 @@ class Service:
         self.line.start(is_alone=self._place.is_first)
         if self._fetching is not None:
             self._fetching.start()
+        if self._watching is not None:
+            self._watching.start()
         spool = self.line.spool
         if spool is not None:
             if self._place.workers > 1 or not self._place.is_first:
@@ -195,6 +200,8 @@ class Service:
             self._pairing.close()
         if self._fetching is not None:
             self._fetching.close()
+        if self._watching is not None:
+            self._watching.stop()
         left = await self.line.stop(max(0.0, timeout_s - (time.monotonic() - began)))
         await self._admin_listener.drain(0)
         self._watcher.cancel()
@@ -248,6 +255,17 @@ class Service:
         yield from self.line.families()
         if self._fetching is not None:
             yield from self._fetching.families()
+        if self._watching is not None:
+            yield from self._watching.families()
+
+    def _hand_over(self, delivery: Delivery) -> bool:
+        """Take an event of our own where there is no spool, if there is room for it."""
+        self.line.receiver.restore(delivery)
+        if not self.line.backlog.enter(delivery):
+            return False
+        self.line.accepted(delivery, delivery.kind)
+        self.line.pool.dispatch(delivery)
+        return True
 
 
 def _security_headers(plan: Plan) -> frozenset[bytes]:

@@ -3,7 +3,7 @@
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from fasthook.admin import Admin, Metrics, gauge
+from fasthook.admin import Admin, Metrics, gauge, kind_of
 from fasthook.dispatch.counts import FIRST_BUCKET_S, Counts
 from fasthook.model import Request
 from fasthook.wire.answers import Answer
@@ -155,3 +155,17 @@ def test_gauges_have_one_value_or_one_for_each_label():
         ("waiting", (("handler", "a"),)): 1,
         ("waiting", (("handler", 'b"\\\n'),)): 2,
     }
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        ("ValueError: no such id 17", "ValueError"),
+        ("urllib3.exceptions.HTTPError: x", "urllib3.exceptions.HTTPError"),
+        ("answered 502 after 3 tries", "answered N after N tries"),
+        ("exit code 3: boom", "exit code N"),
+        ("x" * 500, "x" * 60),
+    ],
+)
+def test_a_kind_of_error_is_what_another_one_has_too(error, kind):
+    assert kind_of(error) == kind

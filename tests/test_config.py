@@ -361,3 +361,47 @@ def test_the_file_of_whom_to_trust_stands_beside_the_configuration(tmp_path):
     for given, expected in (("ca.pem", str(tmp_path / "ca.pem")), ("/ca.pem", "/ca.pem"), ("", "")):
         path.write_text(text.format(given))
         assert config.load(path).keys.ca_file == expected
+
+
+# --- alerts ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("table", "line", "expected"),
+    [
+        ("watched = true", "", "alerts.watched: unknown key; did you mean 'watch'?"),
+        ("handler = []", "", "alerts.handler: unknown key; did you mean 'handlers'?"),
+        ('interval = "10ms"', "", 'alerts.interval: 0.01s; expected a time from "1s" to "1h"'),
+        ('interval = "2h"', "", 'alerts.interval: 7200s; expected a time from "1s" to "1h"'),
+        ('learning = "long"', "", "alerts.learning: 'long'; expected a time such as"),
+        ("rejects = 0", "", "alerts.rejects: 0; expected `int` >= 1"),
+        ('handlers = ["log", "log"]', "", "alerts.handlers: a handler is named twice"),
+        (
+            'watch = false\nhandlers = ["log"]',
+            "",
+            "alerts.handlers: get nothing with watch = false",
+        ),
+        (
+            "watch = false",
+            'expect_every = "1h"',
+            'endpoint[0] ("github").expect_every: has no meaning with alerts.watch = false',
+        ),
+        (
+            "",
+            'expect_every = "5s"',
+            'endpoint[0] ("github").expect_every: 5s; expected alerts.interval (60s) or more',
+        ),
+        ("", 'expect_evry = "1h"', 'endpoint[0] ("github").expect_evry: unknown key; did you mean'),
+        ("", "expect_every = 5", 'endpoint[0] ("github").expect_every: got int; expected a time'),
+    ],
+)
+def test_what_is_wrong_about_alerts_is_told_with_its_place(table, line, expected, refused):
+    assert refused(f"[alerts]\n{table}\n{GOOD}{line}").startswith(expected)
+
+
+def test_the_name_of_the_endpoint_of_alerts_is_taken_only_where_there_are_handlers(load, refused):
+    named = GOOD.replace('"github"', '"alerts"', 1)
+    assert load(named).endpoint[0].name == "alerts"
+    assert refused('[alerts]\nhandlers = ["log"]\n' + named).startswith(
+        "endpoint[0].name: 'alerts'; expected another, since"
+    )

@@ -14,7 +14,7 @@ LAYERS: list[set[str]] = [  # a module imports from rows below its own; names of
     {"line", "control"},
     {"recall", "pairing", "fetching", "watching"},
     {"plan"},
-    {"handler_options", "fetch_plan", "alert_events"},
+    {"handler_options", "fetch_plan", "alert_events", "doubts"},
     {"admin"},
     {"wire", "intake", "spool", "dispatch", "handlers", "config", "notify", "remote", "alerts"},
     {"logs", "redacting", "recordings"},

@@ -642,3 +642,32 @@ def test_a_secret_that_others_could_read_is_refused(refused, tmp_path):
     path = tmp_path / "var" / "secrets" / "a" / name
     path.chmod(0o644)
     assert refused(endpoint(provider="asana")).startswith(f"{path}: its permissions are 0644")
+
+
+# --- alerts ---------------------------------------------------------------------------------------
+
+
+def test_alerts_come_from_an_endpoint_of_their_own_that_is_in_no_list_of_endpoints(make):
+    made = make('[alerts]\nhandlers = ["log"]\n' + endpoint())
+    (own,) = made.own_endpoints
+
+    assert [each.name for each in made.endpoints] == ["a"]
+    assert (own.name, own.path, own.provider) == ("alerts", b"", "fasthook")
+    assert made.routes["alerts"] == [Wanted("log", 0, -1)]
+    assert list(made.body_limits) == [b"/a"]
+    with pytest.raises(BadSignature):
+        own.verifier.verify(Request(b"POST", b"", b"", b"", {}, True), NOW_S)
+
+
+def test_without_handlers_alerts_have_no_endpoint(make):
+    made = make(endpoint())
+    assert (made.own_endpoints, list(made.routes)) == ([], ["a"])
+
+
+def test_a_handler_of_alerts_alone_is_in_use_and_one_that_is_missing_is_told(make, refused):
+    text = endpoint() + '[handlers.told]\nuse = "file"\npath = "alerts.jsonl"\n'
+    assert make('[alerts]\nhandlers = ["told"]\n' + text).warnings == [
+        warning for warning in make(text).warnings if "handlers.told" not in warning
+    ]
+    message = refused('[alerts]\nhandlers = ["logg"]\n' + endpoint())
+    assert message.startswith("alerts.handlers: no handler 'logg'"), message

@@ -60,11 +60,11 @@ def test_the_defaults_are_what_the_readme_says(tmp_path, monkeypatch):
     bare = tmp_path / "bare.toml"
     bare.write_text(text[text.index("[[endpoint]]") :])
     meant = config.load(bare)
-    for table in ("server", "admin", "spool", "dispatch", "log"):
+    for table in ("server", "admin", "spool", "dispatch", "log", "alerts"):
         assert getattr(said, table) == getattr(meant, table)
     # and every key of these tables is shown
     shown = tomllib.loads(text)
-    for table in ("server", "admin", "spool", "dispatch", "log"):
+    for table in ("server", "admin", "spool", "dispatch", "log", "alerts"):
         keys = set(type(getattr(meant, table)).__struct_fields__)
         assert set(shown[table]) == keys
 

@@ -268,8 +268,8 @@ class Detector:
             if clients.score(name, client) < clients.limit(name) / 2:
                 del clients.on[name]
                 self._end(changed, kind, name, client)
-        for name, (client, score) in top.items():
-            limit = clients.limit(name)
+        for name, (client, _) in top.items():
+            score, limit = clients.score(name, client), clients.limit(name)
             if score < limit or name in clients.on or not self._may_tell(kind, name):
                 continue
             clients.on[name] = client

@@ -11,7 +11,7 @@ import msgspec
 from fasthook import config, plan
 from fasthook.cli.options import config_option, json_option
 from fasthook.cli.tables import new_table, show
-from fasthook.config import Config
+from fasthook.config import Config, Endpoint
 from fasthook.plan import Plan
 
 
@@ -29,18 +29,24 @@ def command(config_path: Path, as_json: bool) -> None:
         made = plan.make(settings)
     rows = [_row(settings, made, index) for index in range(len(made.endpoints))]
     if as_json:
-        report = {"config": str(config_path), "endpoints": rows, "warnings": made.warnings}
+        report = {
+            "config": str(config_path),
+            "endpoints": rows,
+            "alerts": {"watch": settings.alerts.watch, "handlers": settings.alerts.handlers},
+            "warnings": made.warnings,
+        }
         click.echo(msgspec.json.format(msgspec.json.encode(report)))
         return
-    table = new_table("endpoint", "path", "provider", "secrets", "handlers")
+    table = new_table("endpoint", "path", "provider", "secrets", "handlers", "silence")
     for row in rows:
         secrets = ", ".join(row["secrets"]) or "none"
         if "fetched_from" in row:
             secrets = f"fetched: {row['fetched_from']}"
-        table.add_row(
-            row["name"], row["path"], row["provider"], secrets, ", ".join(row["handlers"])
-        )
+        handlers = ", ".join(row["handlers"])
+        silence = row["silence"] or "not watched"
+        table.add_row(row["name"], row["path"], row["provider"], secrets, handlers, silence)
     show(table)
+    click.echo(_watched(settings))
     for warning in made.warnings:
         click.secho(f"warning: {warning}", fg="yellow", err=True)
     click.echo(f"{config_path}: good")
@@ -57,7 +63,23 @@ def _row(settings: Config, made: Plan, index: int) -> dict[str, Any]:
         "secrets": [secret.source for secret in secrets],
         "handlers": list(endpoint.handlers),
         "status": made.answers[endpoint.name].status,
+        "silence": _silence(settings, endpoint),
     }
     if endpoint.name in made.fetches.sources:
         row["fetched_from"] = made.fetches.sources[endpoint.name]
     return row
+
+
+def _silence(settings: Config, endpoint: Endpoint) -> str:
+    """After what time without an event there is an alert; empty: never."""
+    if not settings.alerts.watch:
+        return ""
+    return f"after {endpoint.expect_every:g} s" if endpoint.expect_every else "as learned"
+
+
+def _watched(settings: Config) -> str:
+    alerts = settings.alerts
+    if not alerts.watch:
+        return "alerts: nothing is watched"
+    told = ", ".join(alerts.handlers) or "the log and the metrics alone"
+    return f"alerts: of refusals, volume, new errors and silence; told to {told}"

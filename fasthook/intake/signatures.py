@@ -49,6 +49,14 @@ class Unsigned:
         return -1
 
 
+class Sealed:
+    """Nothing passes: of an endpoint whose events do not come by request."""
+
+    def verify(self, request: Request, now_s: float) -> int:
+        """Raises `BadSignature`."""
+        raise BadSignature("this endpoint takes no requests")
+
+
 class Observer:
     """`mode = "observe"`: what is not genuine passes, too, as signed by nobody, and is reported."""
 

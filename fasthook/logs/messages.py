@@ -298,6 +298,58 @@ MESSAGES: Final[dict[str, Message]] = {
         "A sender has ended a subscription",
         "It was asked to, or believes so: FASTHOOK_ENDPOINT gets no more events from it.",
     ),
+    "unusual rejects": Message(
+        "888aae2b2786497f9669e38fa746973e",
+        "Far more refused requests than usual",
+        "FASTHOOK_ENDPOINT has which endpoint (empty: none was found), FASTHOOK_CLIENT whose they\n"
+        "are, if mostly of one. `fasthook rejects` lists them.",
+    ),
+    "rejects as usual": Message(
+        "fb7510d0c2b84b768a440938f4afe624",
+        "Refused requests are as many as usual again",
+        "",
+    ),
+    "unusual volume": Message(
+        "bd4ab7f3d58e4097a25183ae1515a573",
+        "Far more events than usual",
+        "FASTHOOK_SEEN were accepted in FASTHOOK_OVER_S seconds; FASTHOOK_USUAL are usual.",
+    ),
+    "volume as usual": Message(
+        "6fa9fb6bf66a4c828b5c54ce94e5c73a",
+        "Events are as many as usual again",
+        "",
+    ),
+    "new error": Message(
+        "b1320f23c8fd4a0fa75070159250b8d3",
+        "An error of a kind that was never seen at this endpoint",
+        "FASTHOOK_REASON says which: a reason to refuse, or what a handler raised.",
+    ),
+    "new error over": Message(
+        "e66cb9e091c44260b624734f9173a24d",
+        "An hour has passed without the new error",
+        "",
+    ),
+    "silence": Message(
+        "15a8c23f42654d9ab65097ff2975bc2b",
+        "An endpoint gets no events",
+        "Nothing came for longer than is usual there, or than its `expect_every`. Does its sender\n"
+        "still run, and send to here?",
+    ),
+    "silence over": Message(
+        "39a08b1f8dab4dffb944ec0b8f06da48",
+        "An endpoint gets events again",
+        "",
+    ),
+    "alerts learn anew": Message(
+        "cbe8675a7e5a4e789a4a5ccebd09b337",
+        "What was learned of the usual could not be read",
+        "FASTHOOK_REASON says why. Alerts that need it follow after `alerts.learning`.",
+    ),
+    "alerts not kept": Message(
+        "3260e3b3739b4923b1fa6193a3b06c7b",
+        "What was learned of the usual could not be written",
+        "It is tried again; a restart before that goes on from an earlier state.",
+    ),
     "log lines dropped": Message(
         "3ce8607d282b413fa311867de8400e64",
         "Lines of the log found no room",

@@ -123,6 +123,12 @@ def test_refusals_are_told_from_the_first_hour_on_every_time_and_of_whom():
         assert said(life.pass_by(DAY)) == [("rejects", "ended")]
 
 
+def test_one_flood_of_one_client_is_one_alert():
+    life = Life(steady)
+    found = life.pass_by(MINUTE, rejects=50_000, clients={("e", "192.0.2.9"): 50_000})
+    assert said(found + life.pass_by(DAY)) == [("rejects", "started"), ("rejects", "ended")]
+
+
 def test_a_few_refusals_are_nothing():
     life = Life(steady)
     assert life.pass_by(WEEK, rejects=6) == []

@@ -20,6 +20,20 @@ def test_a_good_configuration_is_shown_and_called_good(run, write):
     assert result.stderr == ""
 
 
+def test_what_is_watched_is_shown(run, write):
+    text = configuration(endpoint("github", more='expect_every = "1h"'))
+    path = write(text + '[alerts]\nhandlers = ["log"]\n')
+    result = run("check", "-c", path)
+    assert "after 3600 s" in result.stdout
+    assert "alerts: of refusals, volume, new errors and silence; told to log" in result.stdout
+
+    result = run(
+        "check", "-c", write(configuration(endpoint("github")) + "[alerts]\nwatch = false\n")
+    )
+    assert "alerts: nothing is watched" in result.stdout
+    assert "not watched" in result.stdout
+
+
 def test_events_that_are_not_stored_are_warned_of(run, write):
     path = write(configuration(endpoint("github")) + '[spool]\ndurability = "none"\n')
     result = run("check", "-c", path)
@@ -53,7 +67,9 @@ def test_a_report_as_json_parses(run, write):
         "secrets": ["env:SECRET_SLACK"],
         "handlers": ["log"],
         "status": 200,
+        "silence": "as learned",
     }
+    assert report["alerts"] == {"watch": True, "handlers": []}
     assert report["endpoints"][1]["secrets"] == []
     assert "anybody" in report["warnings"][0]
 

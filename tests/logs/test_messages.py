@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fasthook.logs.messages import MESSAGES, catalog
+from fasthook.watching import MESSAGES as ALERTS
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "fasthook"
@@ -43,6 +44,7 @@ def written() -> set[str]:
 def test_every_line_has_an_entry_and_no_entry_is_for_nothing():
     own = {"log lines dropped", "journal not reached", "line not written", "repeated"}
     own |= {"accepted", "ignored", "duplicate"}  # by a table of `line`
+    own |= {message for pair in ALERTS.values() for message in pair}
     assert written() | own == set(MESSAGES)
 
 

@@ -1,0 +1,62 @@
+"""The detector's file, and what is counted between two looks."""
+
+import os
+import stat
+
+import pytest
+
+from fasthook.admin import Metrics
+from fasthook.errors import BadSignature
+from fasthook.watching import Ledger, read, write
+
+
+def test_what_was_counted_since_the_last_look_is_taken_once():
+    metrics = Metrics()
+    ledger = Ledger(metrics)
+    metrics.requests["a", "event"] += 3
+    metrics.requests["a", "duplicate"] += 1
+    metrics.requests["a", "challenge"] += 1
+    metrics.requests["a", "unverified"] += 1
+    metrics.event_clients["a", "2001:db8::1"] += 1
+    metrics.event_clients["a", "2001:db8::2"] += 1
+    metrics.refused("a", "192.0.2.1", BadSignature("x"))
+    metrics.failed("a", "ValueError: x")
+    metrics.failed("a", "")
+
+    counts = ledger.take()
+    assert (counts.events, counts.rejects) == ({"a": 4}, {"a": 1})
+    assert counts.errors == {("a", "BadSignature"): 1, ("a", "ValueError"): 1}
+    assert counts.event_clients == {("a", "2001:db8::"): 2}
+    assert counts.reject_clients == {("a", "192.0.2.1"): 1}
+    again = ledger.take()
+    assert not any(getattr(again, name) for name in again.__struct_fields__)
+
+
+def test_a_file_is_there_whole_and_the_services_alone(tmp_path):
+    path = tmp_path / "alerts"
+    assert read(path) == b""
+    old_mask = os.umask(0)
+    try:
+        write(path, b"one")
+        write(path, b"two")
+    finally:
+        os.umask(old_mask)
+    assert read(path) == b"two"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert os.listdir(tmp_path) == ["alerts"]
+
+
+def test_a_file_that_can_not_be_written_leaves_the_one_before(tmp_path):
+    path = tmp_path / "alerts"
+    write(path, b"one")
+    (tmp_path / ".alerts.part").mkdir()
+    with pytest.raises(OSError):  # noqa: PT011
+        write(path, b"two")
+    assert read(path) == b"one"
+
+
+def test_a_link_is_not_followed(tmp_path):
+    (tmp_path / "elsewhere").write_bytes(b"x")
+    (tmp_path / "alerts").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError):  # noqa: PT011
+        read(tmp_path / "alerts")
