@@ -4,6 +4,7 @@ It is fed once a step (a minute), with what was counted since the last time, by 
 of them; in one place, whatever the number of workers.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Final, Literal
 
@@ -33,6 +34,9 @@ _MAX_STEPS: Final = 3
 _MOST: Final = 0.5
 
 
+_NO_NAME: Final = re.compile(r"[^\w.:-]+", re.ASCII)
+
+
 class Settings(msgspec.Struct, frozen=True):
     """How the detector looks."""
 
@@ -60,7 +64,8 @@ class Alert(msgspec.Struct, kw_only=True):
     @property
     def id(self) -> str:
         """The same for its begin and its end, and for no other."""
-        return f"{self.kind}-{self.endpoint or 'none'}-{self.since * 1000:.0f}-{self.subject}"
+        subject = _NO_NAME.sub("_", self.subject)
+        return f"{self.kind}-{self.endpoint or 'none'}-{self.since * 1000:.0f}-{subject}"
 
     @property
     def subject(self) -> str:

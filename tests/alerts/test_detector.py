@@ -2,6 +2,7 @@
 
 import copy
 
+import msgspec
 import pytest
 
 from fasthook.alerts.counts import Counts
@@ -162,6 +163,7 @@ def test_what_no_endpoint_gets_is_watched_for_refusals():
 def test_a_kind_of_error_is_told_the_first_time_it_is_ever_seen(machine):
     (alert,) = machine.pass_by(MINUTE, errors=["KeyError"])
     assert (alert.kind, alert.error, alert.seen) == ("error", "KeyError", 1)
+    assert " " not in msgspec.structs.replace(alert, error="a b\n§").id
     assert machine.pass_by(30 * MINUTE, errors=["KeyError"]) == []
     assert said(machine.pass_by(2 * HOUR)) == [("error", "ended")]
     assert machine.pass_by(MINUTE, errors=["KeyError"]) == []
@@ -197,3 +199,9 @@ def test_counts_of_several_workers_are_those_of_one(machine):
     assert summed == alone
     now = machine.now + MINUTE
     assert other.observe(summed, now) == machine.detector.observe(alone, now) != []
+
+
+def test_counts_can_come_from_another_process():
+    counts = Counts({"e": 4}, {"": 2}, {("e", "KeyError"): 2}, {("e", "c"): 4}, {("", "d"): 9})
+    sent = msgspec.msgpack.encode(counts)
+    assert msgspec.msgpack.decode(sent, type=Counts) == counts
