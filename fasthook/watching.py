@@ -22,7 +22,7 @@ from fasthook.alerts.counts import Counts
 from fasthook.alerts.detector import Alert, AlertKind, Detector, Settings
 from fasthook.config import ALERTS, Config
 from fasthook.errors import Rejection
-from fasthook.intake.network import limiter_key
+from fasthook.intake.network import canonical, limiter_key
 from fasthook.logs import log
 from fasthook.model import Delivery
 from fasthook.spool.committer import Entry
@@ -78,7 +78,8 @@ def _by_network(counts: Mapping[tuple[str, str], int]) -> dict[tuple[str, str], 
     """Clients by what they are told apart by: see `limiter_key`."""
     summed: dict[tuple[str, str], int] = {}
     for (endpoint, client), count in counts.items():
-        key = (endpoint, limiter_key(client))
+        # That of a request that was no HTTP is what the socket says.
+        key = (endpoint, limiter_key(canonical(client)) if ":" in client else client)
         summed[key] = summed.get(key, 0) + count
     return summed
 
@@ -136,7 +137,11 @@ class Watching:
 
     def _tick(self) -> None:
         self._wait()
-        is_changed = self.look(time.time())
+        try:
+            is_changed = self.look(time.time())
+        except Exception as error:  # whatever it is: requests have nothing to do with it
+            log.exception("internal error", error, task="alerts")
+            return
         if is_changed or self._loop.time() - self._saved_at >= _SAVE_S:
             self._save()
 

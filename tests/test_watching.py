@@ -32,6 +32,28 @@ def test_what_was_counted_since_the_last_look_is_taken_once():
     assert not any(getattr(again, name) for name in again.__struct_fields__)
 
 
+def test_clients_are_told_apart_by_their_networks_whatever_the_socket_says():
+    metrics = Metrics()
+    for client in (
+        "fe80::1%eth0",
+        "::ffff:192.0.2.1",
+        "192.0.2.1",
+        "unix",
+        "",
+        "2001:db8::1",
+        "a:b",
+    ):
+        metrics.refused("", client, BadSignature("x"))
+    assert Ledger(metrics).take().reject_clients == {
+        ("", "fe80::"): 1,
+        ("", "192.0.2.1"): 2,
+        ("", "unix"): 1,
+        ("", ""): 1,
+        ("", "2001:db8::"): 1,
+        ("", "unknown"): 1,
+    }
+
+
 def test_a_file_is_there_whole_and_the_services_alone(tmp_path):
     path = tmp_path / "alerts"
     assert read(path) == b""

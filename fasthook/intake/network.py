@@ -63,7 +63,7 @@ class Clients:
             if not self._trusts_unix:
                 return peer
         else:
-            peer = _canonical(peer)
+            peer = canonical(peer)
             if not self._is_trusted(peer):
                 return peer
         if forwarded_for is None and forwarded is None:
@@ -79,7 +79,7 @@ class Clients:
     def _last_untrusted(self, chain: list[str], peer: str) -> str:
         client = peer
         for hop in reversed(chain):
-            client = _canonical(hop)
+            client = canonical(hop)
             if client == UNKNOWN or not self._is_trusted(client):
                 break
         return client
@@ -124,7 +124,8 @@ def limiter_key(client: str) -> str:
     return str(ipaddress.ip_network((client, 64), strict=False).network_address)
 
 
-def _canonical(text: str) -> str:
+def canonical(text: str) -> str:
+    """An address in its one form, IPv4 in IPv6 as IPv4, without a zone; `UNKNOWN` for nonsense."""
     try:
         address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
