@@ -62,6 +62,11 @@ class TopClients:
         """What a client sent of late."""
         return self._scores.get((endpoint, client), 0.0)
 
+    def resume(self, endpoint: str, client: str, score: float) -> None:
+        """This client was told of by another one."""
+        self.on[endpoint] = client
+        self._scores[endpoint, client] = score
+
     def forget(self, endpoint: str) -> None:
         """Begin anew with the clients of an endpoint: what they did was told."""
         self.on.pop(endpoint, None)

@@ -134,9 +134,17 @@ class Detector:
         self.reject_clients = TopClients(settings.rejects, _REJECTS_TIMES)
         #: Those that go on, by what they are about.
         self.present: dict[tuple[str, str, str], Alert] = {}
-        self._last_s = 0.0
-        self._hour = -1  # of the epoch
-        self._hour_watched_s = 0.0
+        self.last_s = 0.0  # wall clock, of the last look
+        self.hour = -1  # of the epoch
+        self.hour_watched_s = 0.0
+
+    def begin(self, now_s: float) -> None:
+        """Look from now on; where another one looked within a step, from then on."""
+        if not 0.0 <= now_s - self.last_s <= self.settings.step_s:
+            self.last_s = now_s
+        hour = int(now_s // 3600)
+        if hour != self.hour:
+            self._turn(hour)
 
     def observe(self, counts: Counts, now_s: float) -> list[Alert]:
         """Take the counts of a step: the alerts that it begins or ends.
@@ -145,13 +153,13 @@ class Detector:
         the time between.
         """
         hour = int(now_s // 3600)
-        if hour != self._hour:
+        if hour != self.hour:
             self._turn(hour)
-        seconds = min(max(0.0, now_s - self._last_s), _MAX_STEPS * self.settings.step_s)
-        if not self._last_s:
+        seconds = min(max(0.0, now_s - self.last_s), _MAX_STEPS * self.settings.step_s)
+        if not self.last_s:
             seconds = 0.0
-        self._last_s = now_s
-        self._hour_watched_s += seconds
+        self.last_s = now_s
+        self.hour_watched_s += seconds
         changed: list[Alert] = []
         top_events = self.event_clients.step(counts.event_clients)
         top_rejects = self.reject_clients.step(counts.reject_clients)
@@ -180,8 +188,8 @@ class Detector:
 
     def _turn(self, hour: int) -> None:
         """End an hour, and begin the next."""
-        old, self._hour = self._hour, hour
-        seen, self._hour_watched_s = min(1.0, self._hour_watched_s / 3600), 0.0
+        old, self.hour = self.hour, hour
+        seen, self.hour_watched_s = min(1.0, self.hour_watched_s / 3600), 0.0
         if old >= 0:
             old_of_week = hour_of_week(old * 3600.0)
             for watched in self.watched.values():
@@ -197,7 +205,7 @@ class Detector:
 
     def begin_hour(self) -> None:
         """Make the limits of this hour; also after something was restored."""
-        hour = hour_of_week(self._hour * 3600.0)
+        hour = hour_of_week(self.hour * 3600.0)
         for watched in self.watched.values():
             watched.begin_hour(hour)
         self.nowhere.begin_hour(hour, is_learned=True)
@@ -211,7 +219,7 @@ class Detector:
     def _end(self, changed: list[Alert], kind: str, name: str, what: str) -> None:
         alert = self.present.pop((kind, name, what), None)
         if alert is not None:
-            changed.append(msgspec.structs.replace(alert, until=self._last_s))
+            changed.append(msgspec.structs.replace(alert, until=self.last_s))
 
     def _end_all(self, changed: list[Alert], kind: str, name: str) -> None:
         for key in [key for key in self.present if key[:2] == (kind, name)]:
@@ -235,7 +243,7 @@ class Detector:
         client, score = top.get(name, ("", 0.0))
         client = client if score >= _MOST * spikes.short else ""
         steps, seen, usual, limit = spikes.found
-        alert = Alert(kind=kind, endpoint=name, since=self._last_s, client=client)
+        alert = Alert(kind=kind, endpoint=name, since=self.last_s, client=client)
         alert.over_s = steps * self.settings.step_s
         alert.seen, alert.usual, alert.limit = seen, round(usual, 1), limit
         self._begin(changed, alert)
@@ -245,7 +253,7 @@ class Detector:
             self._end_all(changed, "silence", name)
             return
         seen = round(silence.quiet_s, 1)
-        alert = Alert(kind="silence", endpoint=name, since=self._last_s, over_s=seen)
+        alert = Alert(kind="silence", endpoint=name, since=self.last_s, over_s=seen)
         alert.usual = round(silence.slow, 1)
         alert.limit = self.watched[name].expect_s
         self._begin(changed, alert)
@@ -255,7 +263,7 @@ class Detector:
     ) -> None:
         started, ended = watched.kinds.step(counts, is_learned=watched.is_learned)
         for error in started:
-            alert = Alert(kind="error", endpoint=name, since=self._last_s, error=error)
+            alert = Alert(kind="error", endpoint=name, since=self.last_s, error=error)
             alert.seen, alert.over_s = counts[error], self.settings.step_s
             self._begin(changed, alert)
         for error in ended:
@@ -278,7 +286,7 @@ class Detector:
             if score < limit or name in clients.on or not self._may_tell(kind, name):
                 continue
             clients.on[name] = client
-            alert = Alert(kind=kind, endpoint=name, since=self._last_s, client=client)
+            alert = Alert(kind=kind, endpoint=name, since=self.last_s, client=client)
             alert.over_s = SHORT * self.settings.step_s
             alert.seen, alert.limit = round(score), limit
             self._begin(changed, alert)
@@ -296,15 +304,15 @@ class Detector:
         """Of the endpoints, and "" for none."""
         return {"", *self.watched}
 
-    def resume(self, alert: Alert) -> None:
-        """An alert goes on that began before a restart."""
+    def resume(self, alert: Alert, score: float) -> None:
+        """An alert goes on that began before a restart. `score`: of its client, if it is of one."""
         self.present[alert.kind, alert.endpoint, alert.subject] = alert
         if alert.kind == "error":
             self.watched[alert.endpoint].kinds.on[alert.error] = 0
         spikes = self._spikes_of(alert)
         if spikes is not None and not spikes.is_on:  # else it is of the endpoint as a whole
             clients = self.event_clients if alert.kind == "volume" else self.reject_clients
-            clients.on[alert.endpoint] = alert.client
+            clients.resume(alert.endpoint, alert.client, score)
 
     def _spikes_of(self, alert: Alert) -> Spikes | None:
         if alert.kind not in ("rejects", "volume"):

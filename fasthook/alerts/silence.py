@@ -40,8 +40,8 @@ class Silence:
 
     __slots__ = (
         *("season", "quick", "slow", "quick_record", "slow_record", "quiet_s", "is_on"),
-        *("_expect_s", "_quick_rate", "_slow_rate", "_quick_limit", "_slow_limit", "_steps"),
-        *("_is_learned", "_was_on"),
+        *("_expect_s", "_quick_rate", "_slow_rate", "_quick_limit", "_slow_limit", "steps"),
+        *("_is_learned", "was_on"),
     )
 
     def __init__(self, expect_s: float = 0.0) -> None:
@@ -54,14 +54,14 @@ class Silence:
         self._expect_s = expect_s
         self._quick_rate = self._slow_rate = 0.0  # a second
         self._quick_limit = self._slow_limit = math.inf
-        self._steps = 0  # of this hour, with events
+        self.steps = 0  # of this hour, with events
         self._is_learned = False
-        self._was_on = False  # in this hour
+        self.was_on = False  # in this hour
 
     def step(self, count: int, seconds: float) -> str:
         """Take the count of a step; "started", "ended" or ""."""
         if count:
-            self._steps += 1
+            self.steps += 1
             if self._is_learned:
                 self._keep_records()
             self.quick = self.slow = self.quiet_s = 0.0
@@ -73,7 +73,7 @@ class Silence:
         self.quick += self._quick_rate * seconds
         self.slow += self._slow_rate * seconds
         if not self.is_on and self._is_too_long():
-            self.is_on = self._was_on = True
+            self.is_on = self.was_on = True
             return "started"
         return ""
 
@@ -90,10 +90,10 @@ class Silence:
 
     def end_hour(self, hour: int, watched: float) -> None:
         """Learn from an hour of the week, but not from one of a silence that was told."""
-        steps, self._steps = self._steps, 0
-        if watched > 0.75 and not self._was_on:
+        steps, self.steps = self.steps, 0
+        if watched > 0.75 and not self.was_on:
             self.season.learn(hour, steps / watched)
-        self._was_on = self.is_on
+        self.was_on = self.is_on
 
     def end_day(self) -> None:
         """Let records fade."""

@@ -9,7 +9,7 @@ It ends when the last 5 steps have less than half of that.
 """
 
 import math
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -33,6 +33,19 @@ class Limits(msgspec.Struct, frozen=True):
     short: float
     long: float
     usual_short: float  # what is usual in 5 steps
+
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=10**9)]
+
+
+class Going(msgspec.Struct, array_like=True):
+    """What is known of the present hour and day: so that another worker can go on."""
+
+    window: Annotated[list[Count], msgspec.Meta(max_length=LONG)]  # of steps, the oldest first
+    hour: Count
+    hour_peak: tuple[Count, Count]
+    peak: tuple[Count, Count]
+    on_hours: Count
 
 
 class Spikes:
@@ -92,6 +105,28 @@ class Spikes:
             self.short = self._long = 0
             return "ended"
         return ""
+
+    @property
+    def going(self) -> Going:
+        """For another one to go on from; see `go_on`."""
+        window = self._ring[self._at :] + self._ring[: self._at]
+        used = next((at for at, count in enumerate(window) if count), LONG)
+        hour_peak, peak = self._hour_peak, self._peak
+        return Going(
+            window[used:],
+            self._hour,
+            (hour_peak[0], hour_peak[1]),
+            (peak[0], peak[1]),
+            self._on_hours,
+        )
+
+    def go_on(self, going: Going) -> None:
+        """Go on in the middle of an hour."""
+        self._ring = [0] * (LONG - len(going.window)) + going.window
+        self._at = 0
+        self.short, self._long = sum(self._ring[-SHORT:]), sum(self._ring)
+        self._hour, self._on_hours = going.hour, going.on_hours
+        self._hour_peak, self._peak = list(going.hour_peak), list(going.peak)
 
     @property
     def found(self) -> tuple[int, int, float, float]:

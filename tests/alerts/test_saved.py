@@ -44,6 +44,46 @@ def test_alerts_go_on_over_a_restart_and_end_after_it(life):
     assert list(after.detector.alerts()) == []
 
 
+def flood(before: Life, minutes: int, clients: bool) -> list:
+    if clients:  # of one client, at an endpoint that has no spike as a whole
+        return before.pass_by(minutes * 60, clients={("e", "192.0.2.1"): 60})
+    return before.pass_by(minutes * 60, rejects=30)
+
+
+@pytest.mark.parametrize("clients", [False, True])
+def test_who_goes_on_in_the_middle_of_a_flood_says_nothing_twice(life, clients):
+    before = copy.deepcopy(life)
+    (begun,) = flood(before, 6, clients)
+    after = restarted(before)
+    after.detector.begin(after.now + 20)
+    assert flood(after, 60, clients) == []
+    assert [alert.id for alert in after.detector.alerts()] == [begun.id]
+    (ended,) = after.pass_by(20 * 60)
+    assert (ended.id, ended.state) == (begun.id, "ended")
+
+
+def test_who_goes_on_within_a_step_learns_of_the_hour_as_if_there_had_been_one_alone(life):
+    alone = copy.deepcopy(life)
+    alone.pass_by(2 * HOUR)
+    relay = copy.deepcopy(life)
+    for _ in range(12):
+        relay.pass_by(10 * 60)
+        relay = restarted(relay)
+        relay.detector.begin(relay.now + 20)
+    for name in ("events", "rejects"):
+        one, other = (getattr(each.detector.watched["e"], name) for each in (alone, relay))
+        assert (one.season.means, one.season.weeks) == (other.season.means, other.season.weeks)
+        assert one.going == other.going
+    assert relay.detector.watched["e"].watched_s == alone.detector.watched["e"].watched_s
+
+
+def test_the_time_in_which_nobody_looked_is_no_silence(life):
+    after = restarted(life)
+    after.detector.begin(after.now + 30 * 60)
+    after.now += 30 * 60
+    assert after.pass_by(20 * 60, nothing) == []
+
+
 def test_an_endpoint_that_is_gone_takes_its_alerts_along(life):
     before = copy.deepcopy(life)
     before.pass_by(HOUR, nothing)
