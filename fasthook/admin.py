@@ -33,6 +33,9 @@ _METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _OF_ALL: Final = "fasthook_spool_"
 
 
+Alerts = Sequence[Mapping[str, Any]]
+
+
 class Metrics:
     """What happened since the start. Labels are names of the configuration alone: bounded."""
 
@@ -125,16 +128,17 @@ class Admin:
         not_ready: Callable[[], str],
         families: Callable[[], Iterable[Metric]],
         gather: Callable[[Callable[[Sequence[str]], None]], bool] = lambda then: False,
-        alerts: Callable[[], Sequence[Any]] = list,
+        alerts: Callable[[Callable[[Alerts], None]], Alerts | None] = lambda then: (),
     ) -> None:
         """`not_ready()` says why the service is not ready, or "" if it is.
 
         `gather` has `then` called with the figures of all workers; whether there are others.
-        `alerts()`: those that go on, ready to be made JSON.
+        `alerts` returns those that go on, ready to be made JSON; or None, and has `then` called
+        with them.
         """
         self._not_ready = not_ready
         self._gather = gather
-        self._alerts_now = alerts
+        self._gather_alerts = alerts
         self._registry = CollectorRegistry()
         self._registry.register(_Families(families))
 
@@ -154,9 +158,12 @@ class Admin:
         reason = self._not_ready()
         return render(503, f"{reason}\n".encode()) if reason else render(200, b"ready\n")
 
-    def _alerts(self, connection: Connection, number: int) -> Answer:
-        body = msgspec.json.format(msgspec.json.encode(self._alerts_now()))
-        return render(200, body + b"\n", content_type="application/json")
+    def _alerts(self, connection: Connection, number: int) -> Answer | None:
+        def answer(alerts: Alerts) -> None:
+            connection.answer(number, _listed(alerts))
+
+        alerts = self._gather_alerts(answer)
+        return None if alerts is None else _listed(alerts)
 
     def _metrics(self, connection: Connection, number: int) -> Answer | None:
         def answer(texts: Sequence[str]) -> None:
@@ -170,6 +177,11 @@ class Admin:
     def figures(self) -> bytes:
         """This worker's, in Prometheus' text format."""
         return generate_latest(self._registry)
+
+
+def _listed(alerts: Alerts) -> Answer:
+    body = msgspec.json.format(msgspec.json.encode(alerts))
+    return render(200, body + b"\n", content_type="application/json")
 
 
 def merged(texts: Sequence[str]) -> bytes:

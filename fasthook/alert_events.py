@@ -9,6 +9,8 @@ from typing import Any, Final
 import msgspec
 
 from fasthook.alerts.detector import Alert
+from fasthook.config import Config
+from fasthook.errors import ConfigError
 from fasthook.intake.identify import Identifier, order_key_of
 from fasthook.intake.payloads import Bodies
 from fasthook.intake.receiver import Endpoint
@@ -21,6 +23,26 @@ _HEAD: Final = (
     b"POST /%s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     b"Content-Length: %d\r\n\r\n"
 )
+
+
+def can_watch(config: Config, workers: int) -> bool:
+    """Whether anything is to be watched, and can be: several workers meet in the spool alone."""
+    return config.alerts.watch and (workers == 1 or config.spool.durability != "none")
+
+
+def check(config: Config, workers: int) -> list[str]:
+    """Warnings. Raises `ConfigError` where something is asked for that nobody can tell."""
+    if not config.alerts.watch or can_watch(config, workers):
+        return []
+    why = (
+        f'with durability = "none" none of {workers} workers sees all; expected server.workers = 1'
+    )
+    if config.alerts.handlers:
+        raise ConfigError(f"alerts.handlers: {why}")
+    for endpoint in config.endpoint:
+        if endpoint.expect_every:
+            raise ConfigError(f'endpoint "{endpoint.name}".expect_every: {why}')
+    return [f"alerts: nothing is watched; {why}, or alerts.watch = false"]
 
 
 def endpoint_of(name: str, types: list[Any], orders: list[str]) -> Endpoint:

@@ -23,16 +23,20 @@ from fasthook.model import Request
 from fasthook.pairing import MAX_PAIRING_S, Pairing, PairingError
 from fasthook.spool.records import Forgotten, Replayed
 from fasthook.spool.spool import Spool
+from fasthook.watching import Watching
 from fasthook.wire.answers import Answer, render
 from fasthook.wire.connection import Connection
 from fasthook.wire.sockets import open_sockets
 
 _NAMES: Final = "control.*.sock"
-MAX_ORDER_BYTES: Final = 256 * 1024
+#: A tally of many clients and kinds of errors is the longest.
+MAX_ORDER_BYTES: Final = 4 * 1024**2
 #: Of one order: so that it is small, and its transaction short.
 MAX_POSITIONS: Final = 1000
 MAX_RETENTION_S: Final = 1e9  # thirty years
 _TIMEOUT_S: Final = 30.0
+#: Of a worker to another one, which answers at once unless it is stalled.
+_SOON_S: Final = 2.0
 #: Workers may be replaced just now, and a journal be in nobody's hands for a moment.
 _PATIENCE_S: Final = 5.0
 _AGAIN_S: Final = 0.2
@@ -86,7 +90,22 @@ class Figures(msgspec.Struct, tag=True):
     """Say the metrics of this worker."""
 
 
-Order = Replay | Forget | Prune | Pair | PairingState | Unpair | Figures
+class Tally(msgspec.Struct, tag=True):
+    """Say what this worker counted since it was asked last: of the worker that watches."""
+
+
+class Counted(msgspec.Struct, tag=True):
+    """Take over what a worker counted that is about to end."""
+
+    tally: bytes
+
+
+class Alerts(msgspec.Struct, tag=True):
+    """Say which alerts go on, as JSON; null: another worker knows."""
+
+
+Watch = Tally | Counted | Alerts
+Order = Replay | Forget | Prune | Pair | PairingState | Unpair | Figures | Watch
 _decode = msgspec.json.Decoder(Order).decode
 
 
@@ -103,12 +122,14 @@ class Control:
         on_forget: Callable[[Sequence[int]], None],
         pairing: Pairing,
         figures: Callable[[], bytes],
+        watching: Watching | None,
     ) -> None:
         """`on_forget` is told of deliveries that are not to run any more.
 
         `figures`: the metrics, in Prometheus' text format.
         """
         self._figures = figures
+        self._watching = watching
         self._spool = spool
         self._on_forget = on_forget
         self._pairing = pairing
@@ -128,6 +149,8 @@ class Control:
             return render(200)
         if isinstance(order, Pair | PairingState | Unpair):
             return self._pair(order, connection, number)
+        if isinstance(order, Tally | Counted | Alerts):
+            return self._watch(order)
         if len(order.positions) > MAX_POSITIONS:
             return render(400, b"too many deliveries in one order\n")
         if isinstance(order, Forget):
@@ -156,6 +179,20 @@ class Control:
             return _answer(pairing.state(order.endpoint))
         except PairingError as error:
             return _answer(error)
+
+    def _watch(self, order: Watch) -> Answer:
+        watching = self._watching
+        if watching is None:
+            return render(409, b"nothing is watched\n")
+        if isinstance(order, Tally):
+            return render(200, watching.tally(), content_type="application/octet-stream")
+        if isinstance(order, Alerts):
+            return _answer(watching.present() if watching.is_watching else None)
+        try:
+            watching.add(order.tally)
+        except ValueError as error:
+            return render(400, f"{error}\n".encode())
+        return render(200)
 
 
 def _answer(result: object) -> Answer:
@@ -227,9 +264,20 @@ def ask(path: Path, order: Order) -> list[bytes]:
     return answers
 
 
-def _ask_one(path: Path, name: str, order: Order) -> bytes:
+def ask_others(path: Path, order: Watch, own: int) -> Iterator[bytes]:
+    """Give an order to one worker after the other, but to the one with the journal `own`.
+
+    Those that do not answer soon, and with 200, are left out.
+    """
+    for name in sorted(file.name for file in path.glob(_NAMES)):
+        if name != name_of(own):
+            with contextlib.suppress(OSError, Refused):
+                yield _ask_one(path, name, order, _SOON_S)
+
+
+def _ask_one(path: Path, name: str, order: Order, timeout_s: float = _TIMEOUT_S) -> bytes:
     with _short(path, name) as short:
-        connection = _UnixConnection(short)
+        connection = _UnixConnection(short, timeout_s)
         try:
             body = msgspec.json.encode(order)
             connection.request("POST", "/order", body, {"Content-Type": "application/json"})
@@ -257,11 +305,11 @@ def _short(path: Path, name: str) -> Iterator[str]:
 class _UnixConnection(http.client.HTTPConnection):
     """HTTP over a unix socket."""
 
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=_TIMEOUT_S)
+    def __init__(self, path: str, timeout_s: float = _TIMEOUT_S) -> None:
+        super().__init__("localhost", timeout=timeout_s)
         self._path = path
 
     def connect(self) -> None:
         self.sock: Any = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(_TIMEOUT_S)
+        self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)

@@ -98,6 +98,7 @@ def _make(config: Config) -> Plan:
         plan.warnings.append(LOSES_EVENTS)
     if config.dispatch.hold:
         plan.warnings.append(HOLDS_EVENTS)
+    plan.warnings.extend(alert_events.check(config, workers_of(config)))
     _check_order(plan, workers_of(config))
     return plan
 

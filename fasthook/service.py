@@ -4,11 +4,14 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import Any
 
+import msgspec
 from prometheus_client import Metric
 
 from fasthook import control
-from fasthook.admin import Admin, Metrics, counter, gauge
+from fasthook.admin import Admin, Alerts, Metrics, counter, gauge
+from fasthook.alert_events import can_watch
 from fasthook.config import Config
 from fasthook.control import MAX_ORDER_BYTES, Control
 from fasthook.fetch_plan import client_of
@@ -47,9 +50,8 @@ class Service:
         self.line = Line(config, plan, log, self.metrics, place)
         self._body_limits = plan.body_limits
         self._listener = self._new_listener(plan)
-        watching = Watching(config, self.metrics, self.line.spool, self._hand_over)
-        self._watching = watching if config.alerts.watch else None
-        self._admin = Admin(self._not_ready, self._families, self._gather, watching.present)
+        self._watching = self._new_watching()
+        self._admin = Admin(self._not_ready, self._families, self._gather, self._alerts)
         self._admin_listener = self._new_small_listener(self._admin.receive, _ADMIN_BODY_BYTES)
         #: For orders of commands, where there is something to order about.
         self._control_listener: Listener | None = None
@@ -68,7 +70,8 @@ class Service:
                 on_taken=lambda: self.on_secrets(),
             )
             self._pairing = pairing
-            receive = Control(spool, line.forget, pairing, self._admin.figures).receive
+            figures, watching = self._admin.figures, self._watching
+            receive = Control(spool, line.forget, pairing, figures, watching).receive
             self._control_listener = self._new_small_listener(receive, MAX_ORDER_BYTES)
         self._fetching = self._new_fetching(plan)
         line.take = self._taking()
@@ -101,6 +104,18 @@ class Service:
         made.connect(line.receive, line.accepted, line.reject)
         line.wait = made.wait
         return made
+
+    def _new_watching(self) -> Watching | None:
+        config, spool = self._config, self.line.spool
+        if not can_watch(config, self._place.workers):
+            return None
+
+        def tallies() -> Iterable[bytes]:
+            if spool is None or control.is_alone(spool.path):
+                return ()
+            return control.ask_others(spool.path, control.Tally(), spool.number)
+
+        return Watching(config, self.metrics, spool, self._hand_over, tallies)
 
     def _taking(self) -> Take | None:
         """Who takes the handshakes that are answered later."""
@@ -136,8 +151,6 @@ class Service:
         self.line.start(is_alone=self._place.is_first)
         if self._fetching is not None:
             self._fetching.start()
-        if self._watching is not None:
-            self._watching.start()
         spool = self.line.spool
         if spool is not None:
             if self._place.workers > 1 or not self._place.is_first:
@@ -163,6 +176,16 @@ class Service:
         """Another worker has taken a secret."""
         if self._pairing is not None:
             self._pairing.read_again()
+
+    def watch(self) -> None:
+        """Find what is unusual, for all workers. Of them all one watches at a time."""
+        if self._watching is not None:
+            self._watching.watch()
+
+    async def unwatch(self) -> None:
+        """From when this returns another worker may watch."""
+        if self._watching is not None:
+            await self._watching.unwatch()
 
     @property
     def stuck_s(self) -> float:
@@ -201,8 +224,9 @@ class Service:
         if self._fetching is not None:
             self._fetching.close()
         if self._watching is not None:
-            self._watching.stop()
+            await self._watching.stop()
         left = await self.line.stop(max(0.0, timeout_s - (time.monotonic() - began)))
+        await self._hand_tally_on()
         await self._admin_listener.drain(0)
         self._watcher.cancel()
         if self.line.spool is not None:
@@ -214,6 +238,16 @@ class Service:
             self._log.info("stopped", events_lost=0)
         self._log.flush()
         return left
+
+    async def _hand_tally_on(self) -> None:
+        """Give another worker what was counted since the last look."""
+        spool, watching = self.line.spool, self._watching
+        if spool is None or watching is None or control.is_alone(spool.path):
+            return
+        order = control.Counted(watching.tally())
+        # Whoever takes it first is asked for it by the one that watches.
+        others = control.ask_others(spool.path, order, spool.number)
+        await asyncio.to_thread(next, others, None)
 
     def _not_ready(self) -> str:
         if self._listener.is_draining:
@@ -238,6 +272,27 @@ class Service:
 
         self._loop.run_in_executor(None, ask).add_done_callback(done)
         return True
+
+    def _alerts(self, then: Callable[[Alerts], None]) -> Alerts | None:
+        """See `Admin`."""
+        watching, spool = self._watching, self.line.spool
+        if watching is None:
+            return ()
+        if spool is None or watching.is_watching:
+            return watching.present()
+
+        def ask() -> Alerts:
+            for answer in control.ask_others(spool.path, control.Alerts(), spool.number):
+                found = msgspec.json.decode(answer, type=list[dict[str, Any]] | None)
+                if found is not None:
+                    return found
+            return watching.kept()
+
+        def done(future: asyncio.Future[Alerts]) -> None:
+            then(future.result())
+
+        self._loop.run_in_executor(None, ask).add_done_callback(done)
+        return None
 
     def _families(self) -> Iterable[Metric]:
         lanes, backlog = self.line.pool.lanes, self.line.backlog

@@ -61,6 +61,7 @@ class _Child:
         self.generation = generation
         self.is_ready = False
         self.is_dismissed = False
+        self.is_watching = False  # for unusual activity: one at a time, until it says that it ends
         self.is_shared = is_shared  # it reckons with other workers
         self.was_asked_to_share = False
         self.failure = ""
@@ -196,6 +197,8 @@ class Supervisor:
             child.failure = rest
         elif word == "shared":
             child.is_shared = True
+        elif word == "unwatched":
+            child.is_watching = False
         elif word == "secrets":
             for other in self._children:
                 if other is not child:
@@ -260,7 +263,10 @@ class Supervisor:
         old = [c for c in self._children if c not in current and not c.is_dismissed]
         for child in old[: max(0, len(old) + len(ready) - count)]:
             child.is_dismissed = True
+            if child.is_watching:
+                child.tell("unwatch")
             child.tell("drain")
+        self._have_watched()
         # One at a time: the first one finds out whether it can be done.
         if len(current) < count and len(current) == len(ready):
             self._start_next(count)
@@ -269,6 +275,14 @@ class Supervisor:
             ready[0].tell("alone")
         if len(ready) == count:
             self._settle()
+
+    def _have_watched(self) -> None:
+        """Have one of the workers watch for unusual activity, unless one does."""
+        able = [c for c in self._children if c.is_ready and not c.is_dismissed]
+        if able and not any(c.is_watching for c in self._children):
+            chosen = max(able, key=lambda c: c.generation)  # of these the oldest
+            chosen.is_watching = True
+            chosen.tell("watch")
 
     def _start_next(self, count: int) -> None:
         if time.monotonic() < self._start_at:

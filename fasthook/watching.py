@@ -1,7 +1,8 @@
 """Watching a service: its counts to the detector, what that finds to log, metrics and handlers.
 
-All of it happens on the loop, once a minute, but for the file in which what was learned is kept:
-that is written by a thread.
+All workers count, and one of them watches: the parent says which. Once a minute that one asks the
+others what they counted. A thread does so, and another one writes the file in which what was
+learned is kept; all else happens on the loop.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from fasthook.admin import Metrics
 from fasthook.alert_events import delivery_of, facts_of
-from fasthook.alerts import saved
+from fasthook.alerts import counts, saved
 from fasthook.alerts.counts import Counts
 from fasthook.alerts.detector import Alert, AlertKind, Detector, Settings
 from fasthook.config import ALERTS, Config
@@ -85,7 +86,7 @@ def _by_network(counts: Mapping[tuple[str, str], int]) -> dict[tuple[str, str], 
 
 
 class Watching:
-    """The detector of a service, with clock, file and log."""
+    """What one worker counts, and in the one that watches: the detector with clock, file, log."""
 
     def __init__(
         self,
@@ -93,14 +94,20 @@ class Watching:
         metrics: Metrics,
         spool: Spool | None,
         hand_over: Callable[[Delivery], bool],
+        tallies: Callable[[], Iterable[bytes]] = tuple,
     ) -> None:
-        """`hand_over` takes an event where there is no spool; false: there is no room."""
+        """`hand_over` takes an event where there is no spool; false: there is no room.
+
+        `tallies` asks the other workers for what they counted, see `tally`; it may block.
+        """
         alerts = config.alerts
         self._interval_s = float(alerts.interval)
         self._expected = {e.name: float(e.expect_every or 0.0) for e in config.endpoint}
         settings = Settings(self._interval_s, float(alerts.learning), alerts.rejects)
         self.detector = Detector(self._expected, settings)
         self._ledger = Ledger(metrics)
+        self._tallies = tallies
+        self._of_others = Counts()  # what they counted, and no look has seen
         self._has_handlers = bool(alerts.handlers)
         self._spool = spool
         self._hand_over = hand_over
@@ -110,46 +117,97 @@ class Watching:
         self._saved_at = 0.0
         self._saving: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._looking: asyncio.Task[None] | None = None
+        self._ending = asyncio.Lock()
+
+    # --- of all workers ---------------------------------------------------------------------------
+
+    def tally(self) -> bytes:
+        """What this worker counted since it was asked last, for the one that watches."""
+        return counts.encode(self._taken())
+
+    def add(self, data: bytes) -> None:
+        """Take what another worker counted: see `tally`. Raises `ValueError`."""
+        self._of_others.add(counts.decode(data))
+
+    def _taken(self) -> Counts:
+        taken, self._of_others = self._of_others, Counts()
+        taken.add(self._ledger.take())
+        return taken
 
     # --- life -------------------------------------------------------------------------------------
 
-    def start(self) -> None:
+    @property
+    def is_watching(self) -> bool:
+        """Whether it is this worker that watches."""
+        return self._timer is not None
+
+    def watch(self) -> None:
         """Go on from what was learned, and look from now on. Call within the running loop."""
+        if self._timer is not None:
+            return
         if self._path is not None:
             self._restore(self._path)
         self._loop = asyncio.get_running_loop()
         self._saved_at = self._loop.time()
-        self.look(time.time())
+        self.detector.begin(time.time())
         self._wait()
 
-    def stop(self) -> None:
-        """Look once more, and keep what was learned. Call before the spool is closed."""
-        if self._timer is None:
-            return
-        self._timer.cancel()
-        self.look(time.time())
-        if self._path is not None and (self._saving is None or self._saving.done()):
-            with contextlib.suppress(OSError):
-                write(self._path, saved.encode(self.detector))
+    async def unwatch(self) -> None:
+        """Look no more, and keep what was learned: from when this returns another one may watch."""
+        async with self._ending:
+            if self._timer is None:
+                return
+            self._timer.cancel()
+            if self._looking is not None:
+                await self._looking
+            if self._saving is not None:
+                await asyncio.wait([self._saving])
+            if self._path is not None:
+                try:
+                    await asyncio.to_thread(write, self._path, saved.encode(self.detector))
+                except OSError as error:
+                    log.warning("alerts not kept", error=str(error))
+            self._timer = None
+
+    async def stop(self) -> None:
+        """The same, after a last look. Call before the spool is closed."""
+        if self._timer is not None and not self._ending.locked():
+            self._timer.cancel()
+            self._look_safely()
+        await self.unwatch()
 
     def _wait(self) -> None:
         self._timer = self._loop.call_later(self._interval_s, self._tick)
 
     def _tick(self) -> None:
         self._wait()
+        if self._looking is None or self._looking.done():
+            self._looking = self._loop.create_task(self._look_at_all(), name="alerts")
+
+    async def _look_at_all(self) -> None:
+        """Look at the counts of all workers."""
         try:
-            is_changed = self.look(time.time())
-        except Exception as error:  # whatever it is: requests have nothing to do with it
+            for data in await asyncio.to_thread(lambda: list(self._tallies())):
+                self.add(data)
+        except (OSError, ValueError) as error:
             log.exception("internal error", error, task="alerts")
-            return
+        is_changed = self._look_safely()
         if is_changed or self._loop.time() - self._saved_at >= _SAVE_S:
             self._save()
+
+    def _look_safely(self) -> bool:
+        try:
+            return self.look(time.time())
+        except Exception as error:  # whatever it is: requests have nothing to do with it
+            log.exception("internal error", error, task="alerts")
+            return False
 
     # --- the look ---------------------------------------------------------------------------------
 
     def look(self, now_s: float) -> bool:
         """Take what was counted since the last look; whether alerts began or ended."""
-        changed = self.detector.observe(self._ledger.take(), now_s)
+        changed = self.detector.observe(self._taken(), now_s)
         for alert in changed:
             self._say(alert)
             if self._has_handlers:
@@ -213,8 +271,17 @@ class Watching:
         """The alerts that go on, the oldest first."""
         return [facts_of(alert) for alert in self.detector.alerts()]
 
+    def kept(self) -> list[dict[str, Any]]:
+        """The same, for a moment at which no worker watches: from the file."""
+        if self._path is not None:
+            with contextlib.suppress(OSError, ValueError):
+                return [facts_of(alert) for alert in saved.decode(read(self._path)).present]
+        return []
+
     def families(self) -> Iterable[Metric]:
-        """Metrics: which alerts go on, and how many began since the start."""
+        """Metrics of the worker that watches: which alerts go on, and how many it saw begin."""
+        if not self.is_watching:
+            return []
         labels = ("endpoint", "kind")
         on = GaugeMetricFamily("fasthook_alerts", "Alerts that go on.", labels=labels)
         begun = CounterMetricFamily("fasthook_alerts_begun", "Alerts that began.", labels=labels)

@@ -1,8 +1,8 @@
 """One worker process: a service that does what its parent says, and tells it how it is.
 
 Parent and worker speak over a socket pair, one word a message:
-    to the worker     share, alone, drain, last, stop, secrets
-    to the parent     ready, failed TEXT, shared, beat, secrets
+    to the worker     share, alone, drain, last, stop, secrets, watch, unwatch
+    to the parent     ready, failed TEXT, shared, beat, secrets, unwatched
 """
 
 import asyncio
@@ -127,6 +127,8 @@ class _Worker:
             "share": self._share,
             "alone": service.be_alone,
             "secrets": service.read_secrets,
+            "watch": service.watch,
+            "unwatch": self._unwatch,
         }
         if not word:
             asyncio.get_running_loop().remove_reader(self._parent.fileno())
@@ -138,6 +140,13 @@ class _Worker:
             _tell(self._parent, "shared")
 
         self._sharing = asyncio.get_running_loop().create_task(share())
+
+    def _unwatch(self) -> None:
+        async def unwatch() -> None:
+            await self._service.unwatch()
+            _tell(self._parent, "unwatched")
+
+        self._unwatching = asyncio.get_running_loop().create_task(unwatch())
 
 
 def _leave_threads_behind() -> None:

@@ -664,6 +664,21 @@ def test_without_handlers_alerts_have_no_endpoint(make):
     assert (made.own_endpoints, list(made.routes)) == ([], ["a"])
 
 
+def test_of_several_workers_without_a_spool_none_can_watch(make, refused):
+    text = '[server]\nworkers = {}\n[spool]\ndurability = "{}"\n'
+    for workers, durability, warned in ((2, "none", True), (1, "none", False), (2, "os", False)):
+        warnings = make(text.format(workers, durability) + endpoint()).warnings
+        assert any("nothing is watched" in each for each in warnings) == warned
+    alone = text.format(2, "none")
+    quiet = make(alone + "[alerts]\nwatch = false\n" + endpoint()).warnings
+    assert not any("watched" in each for each in quiet)
+    for more in (
+        '[alerts]\nhandlers = ["log"]\n' + endpoint(),
+        endpoint() + 'expect_every = "1h"\n',
+    ):
+        assert "none of 2 workers sees all; expected server.workers = 1" in refused(alone + more)
+
+
 def test_a_handler_of_alerts_alone_is_in_use_and_one_that_is_missing_is_told(make, refused):
     text = endpoint() + '[handlers.told]\nuse = "file"\npath = "alerts.jsonl"\n'
     assert make('[alerts]\nhandlers = ["told"]\n' + text).warnings == [

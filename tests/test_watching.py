@@ -5,9 +5,11 @@ import stat
 
 import pytest
 
+from fasthook import config
 from fasthook.admin import Metrics
+from fasthook.alerts.counts import Counts, decode, encode
 from fasthook.errors import BadSignature
-from fasthook.watching import Ledger, read, write
+from fasthook.watching import Ledger, Watching, read, write
 
 
 def test_what_was_counted_since_the_last_look_is_taken_once():
@@ -30,6 +32,31 @@ def test_what_was_counted_since_the_last_look_is_taken_once():
     assert counts.reject_clients == {("a", "192.0.2.1"): 1}
     again = ledger.take()
     assert not any(getattr(again, name) for name in again.__struct_fields__)
+
+
+def test_what_another_worker_counted_is_handed_on_once(tmp_path):
+    path = tmp_path / "fasthook.toml"
+    path.write_text(
+        '[[endpoint]]\nname = "a"\npath = "/a"\nprovider = "none"\nhandlers = ["log"]\n'
+    )
+    metrics = Metrics(), Metrics()
+    one, other = (
+        Watching(config.load(path), each, None, hand_over=lambda delivery: False)
+        for each in metrics
+    )
+    for each in metrics:
+        each.requests["a", "event"] += 3
+        each.refused("a", "192.0.2.1", BadSignature("x"))
+    one.add(other.tally())
+    summed = decode(one.tally())
+    assert (summed.events, summed.rejects) == ({"a": 6}, {"a": 2})
+    assert summed.errors == {("a", "BadSignature"): 2}
+    assert summed.reject_clients == {("a", "192.0.2.1"): 2}
+    for each in (one, other):
+        assert decode(each.tally()) == Counts()
+    for wrong in (b"", b"\x93broken", encode(Counts())[:-1]):
+        with pytest.raises(ValueError):  # noqa: PT011
+            one.add(wrong)
 
 
 def test_clients_are_told_apart_by_their_networks_whatever_the_socket_says():

@@ -43,6 +43,16 @@ class Tally(dict[K, int]):
         return taken
 
 
+def encode(counts: "Counts") -> bytes:
+    """For another worker."""
+    return msgspec.msgpack.encode(counts)
+
+
+def decode(data: bytes) -> "Counts":
+    """What `encode` made. Raises `ValueError` for anything else."""
+    return msgspec.msgpack.decode(data, type=Counts)
+
+
 class Counts(msgspec.Struct):
     """What came at each endpoint since the last look, of one worker or of all."""
 

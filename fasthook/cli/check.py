@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from fasthook import config, plan
+from fasthook.alert_events import can_watch
 from fasthook.cli.options import config_option, json_option
 from fasthook.cli.tables import new_table, show
 from fasthook.config import Config, Endpoint
@@ -32,7 +33,7 @@ def command(config_path: Path, as_json: bool) -> None:
         report = {
             "config": str(config_path),
             "endpoints": rows,
-            "alerts": {"watch": settings.alerts.watch, "handlers": settings.alerts.handlers},
+            "alerts": {"watch": _watches(settings), "handlers": settings.alerts.handlers},
             "warnings": made.warnings,
         }
         click.echo(msgspec.json.format(msgspec.json.encode(report)))
@@ -72,14 +73,18 @@ def _row(settings: Config, made: Plan, index: int) -> dict[str, Any]:
 
 def _silence(settings: Config, endpoint: Endpoint) -> str:
     """After what time without an event there is an alert; empty: never."""
-    if not settings.alerts.watch:
+    if not _watches(settings):
         return ""
     return f"after {endpoint.expect_every:g} s" if endpoint.expect_every else "as learned"
 
 
+def _watches(settings: Config) -> bool:
+    return can_watch(settings, plan.workers_of(settings))
+
+
 def _watched(settings: Config) -> str:
     alerts = settings.alerts
-    if not alerts.watch:
+    if not _watches(settings):
         return "alerts: nothing is watched"
     told = ", ".join(alerts.handlers) or "the log and the metrics alone"
     return f"alerts: of refusals, volume, new errors and silence; told to {told}"
