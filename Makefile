@@ -18,16 +18,16 @@ run: venv
 	$(BIN)/python -m fasthook.cli.demo
 
 # Commands are tried on services of their own, and mostly wait for them: many at a time. Those of
-# the catalogue are many thousands that disturb nobody.
+# single rooms, and of whole services, disturb nobody; what measures and torments comes alone.
 WAITING_TESTS = tests/cli tests/test_control.py
-PURE_TESTS = tests/intake tests/alerts tests/logs tests/redacting tests/remote
-OTHERS = $(addprefix --ignore=,$(WAITING_TESTS) $(PURE_TESTS))
-# What is there of them.
-there = $(wildcard $(1))
+PURE_TESTS = $(addprefix tests/,alerts dispatch handlers intake logs redacting remote spool wire)
+SYSTEM_TESTS = tests/system
+OTHERS = $(addprefix --ignore=,$(WAITING_TESTS) $(PURE_TESTS) $(SYSTEM_TESTS))
 
 test: system venv lint
 	$(BIN)/python -m pytest -n 6 $(WAITING_TESTS)
-	$(BIN)/python -m pytest -n 2 $(call there,$(PURE_TESTS))
+	$(BIN)/python -m pytest -n 2 $(PURE_TESTS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(SYSTEM_TESTS)
 	$(BIN)/python -m pytest $(OTHERS)
 	FASTHOOK_TEST=compiled $(BIN)/python -m pytest -n 2 tests/wire tests/intake tests/dispatch tests/spool
 

@@ -19,3 +19,6 @@ def _finder(path: str) -> importlib.machinery.FileFinder:
 
 
 sys.path_hooks.insert(0, _finder)
+# Where something was imported from before, such as the plugin of pytest, the finder stands already.
+for _path in [p for p in sys.path_importer_cache if Path(p).is_relative_to(PACKAGE)]:
+    del sys.path_importer_cache[_path]
