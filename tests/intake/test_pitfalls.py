@@ -8,6 +8,7 @@ import base64
 import contextlib
 import hashlib
 import hmac
+import itertools
 import json
 import random
 import re
@@ -73,14 +74,11 @@ def all_but_jwt(case):
 # --- S1: constant time ----------------------------------------------------------------------------
 
 
-#: Two requests lie at different places in memory, which alone makes such a difference.
-PLACE_NS = 25
+COPIES = 64
 
 
-def shows_difference(compare, early, late, rounds=3000):
-    """Whether two inputs take different times (Welch's t), measured in turns; the slowest tenth is
-    noise.
-    """
+def welch_t(compare, early, late, rounds=3000):
+    """Welch's t of the times that two inputs take, measured in turns; the slowest tenth is noise."""
     chance, took = random.Random(1), {early: [], late: []}
     for _ in range(rounds):
         for value in chance.sample([early, late], 2):
@@ -90,12 +88,12 @@ def shows_difference(compare, early, late, rounds=3000):
     kept = [sorted(times)[: rounds * 9 // 10] for times in took.values()]
     first, second = (statistics.fmean(times) for times in kept)
     noise = sum(statistics.variance(times) / len(times) for times in kept)
-    return abs(first - second) > max(4.5 * noise**0.5, PLACE_NS)
+    return (first - second) / noise**0.5
 
 
 def looks_constant(compare, early, late):
     """Whether no difference shows in one of some runs: machines are shared."""
-    return not all(shows_difference(compare, early, late) for _ in range(8))
+    return any(abs(welch_t(compare, early, late)) < 4.5 for _ in range(8))
 
 
 @row(1, "hmac", "digest", "token", "basic", where=lambda case: in_header(case) and case.provider in
@@ -103,8 +101,9 @@ def looks_constant(compare, early, late):
 def test_the_time_does_not_tell_how_much_of_a_signature_is_right(case):
     request, verifier = case.request(), case.verifier()
     text = case.text(request)
+    # Many of each: where a request lies in memory makes a difference, too, of some nanoseconds.
     wrong = {
-        value: case.with_text(request, value)
+        value: itertools.cycle([case.with_text(request, value) for _ in range(COPIES)])
         for value in (
             bytes([text[0] ^ 1]) + text[1:],
             text[:-2] + bytes([text[-2] ^ 1]) + text[-1:],
@@ -113,7 +112,7 @@ def test_the_time_does_not_tell_how_much_of_a_signature_is_right(case):
 
     def compare(value):
         with contextlib.suppress(NotGenuine):
-            verifier.verify(wrong[value], NOW_S)
+            verifier.verify(next(wrong[value]), NOW_S)
 
     assert looks_constant(compare, *wrong)
 

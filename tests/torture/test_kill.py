@@ -83,8 +83,8 @@ def synced_bytes(trace: str) -> dict[str, int]:
 
 
 def killed_at_sync(site: Site, k: int, weak: str = "") -> tuple[Load, int]:
-    """A worker is killed at its k-th sync, and another one goes on with its journal; then all are,
-    and what was not synced is cut off, as when the power fails.
+    """A worker is killed at its k-th sync; then its parent, of even k once another one has gone on
+    with the journal; and what was not synced is cut off, as when the power fails.
     """
     needs_strace()
     inject = f"inject=fdatasync:signal=SIGKILL:when={k}"
@@ -93,7 +93,7 @@ def killed_at_sync(site: Site, k: int, weak: str = "") -> tuple[Load, int]:
         assert site.process is not None
         ended = site.process.poll  # where no worker comes up, there is no service
         wait_for(lambda: site.messages("worker lost") or ended() is not None, "its end", 60)
-        acks = len(load.acks)
+        acks = len(load.acks) if k % 2 == 0 else -100
         with contextlib.suppress(AssertionError):  # it may be killed again before
             wait_for(lambda: len(load.acks) > acks + 50 or ended() is not None, "acks", 2)
         site.kill()
@@ -125,7 +125,7 @@ def test_kill_and_power_cut_at_the_kth_sync_lose_nothing(site):
     say_sets(
         "kill at the k-th sync, the last of them", sets, acked_in_all=total, bytes_cut=cut_total
     )
-    # What is cut may be nothing: who goes on with the journal syncs it. The control loses some.
+    assert cut_total > 0
 
 
 def test_the_check_of_syncs_finds_what_is_answered_early(site):
