@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from fasthook import config, control, plan
-from fasthook.cli.options import config_option, json_option
+from fasthook.cli.options import DurationType, config_option, json_option
 from fasthook.cli.orders import spool_errors
 from fasthook.cli.reading import echo_json, iso, moment
 from fasthook.cli.tables import new_table, show
@@ -34,28 +34,16 @@ _LOOK_S: Final = 0.3
 _FURTHEST: Final = ("taken", "storing", "waiting", "over", "none")
 #: In the place of a secret's name.
 _ALL: Final = "all"
-
-
-class _Time(click.ParamType):  # type: ignore[type-arg]
-    name = "time"
-
-    def convert(self, value: object, param: object, ctx: object) -> Duration:
-        try:
-            duration = Duration.parse(str(value))
-        except ValueError as error:
-            raise click.BadParameter(str(error)) from None
-        if not 0 < duration <= MAX_PAIRING_S:
-            raise click.BadParameter(
-                f"{value!r}; expected more than nothing, and a day at the most"
-            )
-        return duration
+_FOR: Final = DurationType(
+    "more than nothing, and a day at the most", most_s=MAX_PAIRING_S, is_above_zero=True
+)
 
 
 @click.command("pair")
 @click.argument("endpoint", required=False)
 @config_option
 @json_option
-@click.option("--for", "for_s", type=_Time(), default="10m", show_default=True, help="How long.")
+@click.option("--for", "for_s", type=_FOR, default="10m", show_default=True, help="How long.")
 @click.option("--list", "is_list", is_flag=True, help="Show what was handed over, and when.")
 @click.option("--forget", metavar="SECRET", help='Remove one, by its name in the list; or "all".')
 def command(

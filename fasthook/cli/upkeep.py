@@ -1,6 +1,7 @@
 """`fasthook spool rebuild` and `prune`: what an operator may have to do, rarely."""
 
 from pathlib import Path
+from typing import Final
 
 import click
 from rich.console import Console
@@ -8,7 +9,7 @@ from rich.filesize import decimal
 from rich.progress import Progress
 
 from fasthook import config
-from fasthook.cli.options import config_option
+from fasthook.cli.options import DurationType, config_option
 from fasthook.cli.orders import Orders, check_spool, spool_errors
 from fasthook.cli.reading import path_of
 from fasthook.control import MAX_RETENTION_S
@@ -41,30 +42,20 @@ def rebuild(config_path: Path) -> None:
     click.echo(f"{decimal(total)} read; {text}")
 
 
-class _DurationType(click.ParamType):  # type: ignore[type-arg]
-    name = "time"
-
-    def convert(self, value: object, param: object, ctx: object) -> float:
-        try:
-            seconds = float(Duration.parse(str(value)))
-        except ValueError as error:
-            raise click.BadParameter(str(error)) from None
-        if seconds > MAX_RETENTION_S:
-            raise click.BadParameter(f"{value!r}; expected no more than thirty years")
-        return seconds
+_OLDER: Final = DurationType("no more than thirty years", most_s=MAX_RETENTION_S)
 
 
 @click.command("prune")
 @config_option
-@click.option("--older-than", type=_DurationType(), help="Instead of the configured retention.")
-def prune(config_path: Path, older_than: float | None) -> None:
+@click.option("--older-than", type=_OLDER, help="Instead of the configured retention.")
+def prune(config_path: Path, older_than: Duration | None) -> None:
     """Drop segments of the journal that are old and have nothing open, now.
 
     A service does that by itself, once a minute.
     """
     settings = config.load(config_path, has_secrets=False)
     path, spool = path_of(settings), settings.spool
-    retention_s = float(spool.retention) if older_than is None else older_than
+    retention_s = float(spool.retention if older_than is None else older_than)
     check_spool(path)
     with Orders(path) as orders:
         freed = orders.prune(Settings("fsync", spool.max_bytes, retention_s))

@@ -21,29 +21,16 @@ from fasthook.cli.doctor import (
 from fasthook.cli.doctor.case import Case, borrowed_environment, case_of
 from fasthook.cli.doctor.findings import Finding, Level, bad, guarded, unseen
 from fasthook.cli.doctor.units import Unit, find_unit
-from fasthook.cli.options import config_option, json_option
+from fasthook.cli.options import DurationType, config_option, json_option
 from fasthook.cli.reading import echo_json, say
 from fasthook.errors import ConfigError
 from fasthook.logs import escape
-from fasthook.values import Duration
 
 _COLOURS: Final = {Level.GOOD: "green", Level.WARNING: "yellow", Level.BAD: "red"}
 _LEVEL_WIDTH: Final = 9
 _SUBJECT_WIDTH: Final = 14
 _UNIT: Final = "fasthook.service"
 _SOCKET: Final = "fasthook.socket"
-
-
-class _Seconds(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions only
-    """A time with its unit; becomes seconds."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> float:
-        try:
-            return float(Duration.parse(str(value)))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
 
 
 @click.command("doctor")
@@ -59,7 +46,7 @@ class _Seconds(click.ParamType):  # type: ignore[type-arg]  # generic in newer v
 @click.option(
     "--wait",
     "wait_s",
-    type=_Seconds(),
+    type=DurationType(),
     default="30s",
     show_default=True,
     help="For --probe: how long its handlers may take.",
