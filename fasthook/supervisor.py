@@ -22,8 +22,8 @@ from fasthook.errors import ConfigError, FasthookError
 from fasthook.logs import log
 from fasthook.notify import Notifier
 from fasthook.plan import spool_of, workers_of
+from fasthook.spool.files import make_folder
 from fasthook.spool.filesystem import check_filesystem
-from fasthook.spool.journal import make_folder
 from fasthook.spool.lock import lock
 from fasthook.spool.spool import Place
 from fasthook.wire.sockets import Sockets, address_of, open_sockets

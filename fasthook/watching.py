@@ -10,6 +10,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +28,7 @@ from fasthook.intake.network import canonical, limiter_key
 from fasthook.logs import log
 from fasthook.model import Delivery
 from fasthook.spool.committer import Entry
+from fasthook.spool.files import put
 from fasthook.spool.spool import Spool, key_of
 from fasthook.wire.answers import Answer
 
@@ -165,7 +167,8 @@ class Watching:
                 await asyncio.wait([self._saving])
             if self._path is not None:
                 try:
-                    await asyncio.to_thread(write, self._path, saved.encode(self.detector))
+                    data = saved.encode(self.detector)
+                    await asyncio.to_thread(put, self._path, data, syncs=False)
                 except OSError as error:
                     log.warning("alerts not kept", error=str(error))
             self._timer = None
@@ -262,7 +265,8 @@ class Watching:
         if self._path is None or (self._saving is not None and not self._saving.done()):
             return
         data = saved.encode(self.detector)
-        self._saving = self._loop.run_in_executor(None, write, self._path, data)
+        write = partial(put, self._path, data, syncs=False)
+        self._saving = self._loop.run_in_executor(None, write)
         self._saving.add_done_callback(_say_failure)
 
     # --- about ------------------------------------------------------------------------------------
@@ -324,16 +328,3 @@ def read(path: Path) -> bytes:
     if len(data) > _MAX_FILE_BYTES:
         raise ValueError("it is too long")
     return data
-
-
-def write(path: Path, data: bytes) -> None:
-    """Keep `data`, all of it or nothing, for the service alone. Raises `OSError`.
-
-    Not synced: after a loss of power it may be that of before, or none.
-    """
-    part = path.with_name(f".{path.name}.part")
-    part.unlink(missing_ok=True)  # what a process that died has left
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    with os.fdopen(os.open(part, flags, 0o600), "wb") as file:
-        file.write(data)
-    os.rename(part, path)

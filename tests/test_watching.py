@@ -9,7 +9,8 @@ from fasthook import config
 from fasthook.admin import Metrics
 from fasthook.alerts.counts import Counts, decode, encode
 from fasthook.errors import BadSignature
-from fasthook.watching import Ledger, Watching, read, write
+from fasthook.spool.files import put
+from fasthook.watching import Ledger, Watching, read
 
 
 def test_what_was_counted_since_the_last_look_is_taken_once():
@@ -86,8 +87,8 @@ def test_a_file_is_there_whole_and_the_services_alone(tmp_path):
     assert read(path) == b""
     old_mask = os.umask(0)
     try:
-        write(path, b"one")
-        write(path, b"two")
+        put(path, b"one", syncs=False)
+        put(path, b"two", syncs=False)
     finally:
         os.umask(old_mask)
     assert read(path) == b"two"
@@ -97,10 +98,10 @@ def test_a_file_is_there_whole_and_the_services_alone(tmp_path):
 
 def test_a_file_that_can_not_be_written_leaves_the_one_before(tmp_path):
     path = tmp_path / "alerts"
-    write(path, b"one")
-    (tmp_path / ".alerts.part").mkdir()
+    put(path, b"one", syncs=False)
+    (tmp_path / ".part").mkdir()
     with pytest.raises(OSError):  # noqa: PT011
-        write(path, b"two")
+        put(path, b"two", syncs=False)
     assert read(path) == b"one"
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from fasthook.spool.files import make_folder, sync_folder
 from fasthook.spool.records import (
     RECORD_HEADER_BYTES,
     SEGMENT_HEADER_BYTES,
@@ -297,23 +298,6 @@ def read_record(path: Path, offset: int) -> Record | None:
         os.close(fd)
     record = record_at(memoryview(data), 0, salt)
     return record and record._replace(offset=offset)
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder of the service alone, durably, and those above it. Raises `OSError`."""
-    if not folder.parent.exists():
-        make_folder(folder.parent)
-    folder.mkdir(mode=0o700, exist_ok=True)
-    sync_folder(folder.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _write_all(fd: int, pieces: list[bytes]) -> None:

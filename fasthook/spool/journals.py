@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Final
 
 from fasthook.errors import FasthookError
+from fasthook.spool.files import make_folder, sync_folder
 from fasthook.spool.journal import (
     MAX_WORKER,
     SEGMENT_BYTES,
     Journal,
-    make_folder,
     segment_numbers,
     segment_path,
-    sync_folder,
     worker_of,
 )
 from fasthook.spool.records import Record

@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from fasthook.errors import ConfigError
-from fasthook.spool.journal import make_folder, sync_folder
+from fasthook.spool.files import make_folder, put, sync_folder
 from fasthook.values import Secret
 
 FOLDER: Final = "secrets"
 #: Of one endpoint: each is tried with each request. Beyond: no more is taken.
 MAX_KEPT: Final = 16
 _MAX_BYTES: Final = 4096
-_PART: Final = ".part"
 
 
 class Kept(NamedTuple):
@@ -126,26 +125,13 @@ def _keep(spool: Path, endpoint: str, value: bytes, kept: list[Kept]) -> tuple[s
     since = datetime.now(UTC)
     path = folder / f"{since:%Y%m%dT%H%M%S.%fZ}"
     try:
-        _write(folder / _PART, value)
-        os.rename(folder / _PART, path)
-        sync_folder(folder)
+        put(path, value, syncs=True)
     except OSError:
-        for each in (folder / _PART, path):
-            with contextlib.suppress(OSError):
-                each.unlink()
+        with contextlib.suppress(OSError):
+            path.unlink()  # it has its name, perhaps, but may lose it
         raise
     new = Kept(path.name, since, Secret(value, f"paired:{path.name}"))
     return path.name, [*kept, new]
-
-
-def _write(path: Path, value: bytes) -> None:
-    path.unlink(missing_ok=True)  # what a process that died has left
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    with os.fdopen(os.open(path, flags, 0o600), "wb", buffering=0) as file:
-        rest = memoryview(value)
-        while rest:
-            rest = rest[file.write(rest) or 0 :]
-        os.fsync(file.fileno())
 
 
 def forget(spool: Path, endpoint: str, name: str = "") -> int:

@@ -21,10 +21,11 @@ from fasthook.spool.changes import Held, State
 from fasthook.spool.claims import NAME as CLAIMS
 from fasthook.spool.claims import Claims
 from fasthook.spool.committer import RETRY_AFTER_S, Batch, Committed, Committer, Entry
+from fasthook.spool.files import make_folder
 from fasthook.spool.heir import Heir
 from fasthook.spool.index import INDEX_NAME, Index
 from fasthook.spool.indexer import Indexer, ReadBack, Settings
-from fasthook.spool.journal import SEGMENT_BYTES, make_folder, worker_of
+from fasthook.spool.journal import SEGMENT_BYTES, worker_of
 from fasthook.spool.journals import Journals
 from fasthook.spool.lag import Lag
 from fasthook.spool.records import Forgotten, Replayed, Settled

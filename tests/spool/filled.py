@@ -6,8 +6,8 @@ from pathlib import Path
 
 from fasthook.model import Delivery
 from fasthook.spool.committer import Entry
+from fasthook.spool.files import make_folder
 from fasthook.spool.indexer import Settings
-from fasthook.spool.journal import make_folder
 from fasthook.spool.journals import Journals
 from fasthook.spool.lock import lock
 from fasthook.spool.records import Settled

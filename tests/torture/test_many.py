@@ -5,8 +5,9 @@ import time
 
 from fasthook.model import Delivery
 from fasthook.spool.changes import Changes, Cursor, State
+from fasthook.spool.files import make_folder
 from fasthook.spool.index import INDEX_NAME, Index
-from fasthook.spool.journal import Journal, make_folder
+from fasthook.spool.journal import Journal
 from fasthook.spool.records import ACCEPTED, accepted_content, accepted_of
 from tests.torture.helpers import FULL, Site, say, wait_for
 
