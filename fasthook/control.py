@@ -29,8 +29,10 @@ from fasthook.wire.connection import Connection
 from fasthook.wire.sockets import open_sockets
 
 _NAMES: Final = "control.*.sock"
-#: A tally of many clients and kinds of errors is the longest.
-MAX_ORDER_BYTES: Final = 4 * 1024**2
+MAX_ORDER_BYTES: Final = 256 * 1024
+#: What a worker counted of many clients and kinds of errors.
+_MAX_TALLY_BYTES: Final = 4 * 1024**2
+_ORDER, _TALLY = b"/order", b"/tally"
 #: Of one order: so that it is small, and its transaction short.
 MAX_POSITIONS: Final = 1000
 MAX_RETENTION_S: Final = 1e9  # thirty years
@@ -136,12 +138,14 @@ class Control:
 
     def receive(self, request: Request, connection: Connection, number: int) -> Answer | None:
         """See `wire.connection.Receive`."""
-        if request.method != b"POST" or request.path != b"/order":
+        if request.method != b"POST" or request.path not in (_ORDER, _TALLY):
             return render(404, b"not found\n")
         try:
             order = _decode(request.body)
         except (ValueError, RecursionError) as error:
             return render(400, f"{error}\n".encode())
+        if request.path != _path_of(order):
+            return render(400, b"that is no place for this order\n")
         if isinstance(order, Figures):
             return render(200, self._figures())
         if isinstance(order, Prune):
@@ -206,6 +210,15 @@ def record_of(order: Replay | Forget) -> Replayed | Forgotten:
     if isinstance(order, Replay):
         return Replayed(time.time_ns(), order.handler, order.positions)
     return Forgotten(time.time_ns(), order.positions)
+
+
+def body_limit(path: bytes) -> int:
+    """How many bytes a request to this path may have."""
+    return _MAX_TALLY_BYTES if path == _TALLY else MAX_ORDER_BYTES
+
+
+def _path_of(order: Order) -> bytes:
+    return _TALLY if isinstance(order, Counted) else _ORDER
 
 
 def name_of(worker: int) -> str:
@@ -280,7 +293,8 @@ def _ask_one(path: Path, name: str, order: Order, timeout_s: float = _TIMEOUT_S)
         connection = _UnixConnection(short, timeout_s)
         try:
             body = msgspec.json.encode(order)
-            connection.request("POST", "/order", body, {"Content-Type": "application/json"})
+            headers = {"Content-Type": "application/json"}
+            connection.request("POST", _path_of(order).decode(), body, headers)
             answer = connection.getresponse()
             body = answer.read()
         except http.client.HTTPException as error:

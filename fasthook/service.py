@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from prometheus_client import Metric
@@ -13,7 +13,7 @@ from fasthook import control
 from fasthook.admin import Admin, Alerts, Metrics, counter, gauge
 from fasthook.alert_events import can_watch
 from fasthook.config import Config
-from fasthook.control import MAX_ORDER_BYTES, Control
+from fasthook.control import Control
 from fasthook.fetch_plan import client_of
 from fasthook.fetching import Fetching
 from fasthook.line import Line
@@ -29,6 +29,7 @@ from fasthook.wire.listener import Listener
 from fasthook.wire.reader import SINGLETONS
 from fasthook.wire.sockets import Sockets
 
+T = TypeVar("T")
 Take = Callable[[Delivery, Request, Connection, int], bool]
 #: The loop is looked at this often; held for longer than the other, it is worth a line.
 _WATCH_S = 0.5
@@ -52,7 +53,9 @@ class Service:
         self._listener = self._new_listener(plan)
         self._watching = self._new_watching()
         self._admin = Admin(self._not_ready, self._families, self._gather, self._alerts)
-        self._admin_listener = self._new_small_listener(self._admin.receive, _ADMIN_BODY_BYTES)
+        self._admin_listener = self._new_small_listener(
+            self._admin.receive, lambda path: _ADMIN_BODY_BYTES
+        )
         #: For orders of commands, where there is something to order about.
         self._control_listener: Listener | None = None
         self._pairing: Pairing | None = None
@@ -72,7 +75,7 @@ class Service:
             self._pairing = pairing
             figures, watching = self._admin.figures, self._watching
             receive = Control(spool, line.forget, pairing, figures, watching).receive
-            self._control_listener = self._new_small_listener(receive, MAX_ORDER_BYTES)
+            self._control_listener = self._new_small_listener(receive, control.body_limit)
         self._fetching = self._new_fetching(plan)
         line.take = self._taking()
 
@@ -128,12 +131,12 @@ class Service:
 
         return take
 
-    def _new_small_listener(self, receive: Receive, max_body_bytes: int) -> Listener:
+    def _new_small_listener(self, receive: Receive, body_limit: Callable[[bytes], int]) -> Listener:
         return Listener(
             receive,
             limits=Limits(max_connections=_ADMIN_CONNECTIONS),
-            body_limit=lambda path: max_body_bytes,
-            small_body=max_body_bytes,
+            body_limit=body_limit,
+            small_body=body_limit(b""),
             on_refused=self.line.refused,
             on_failed=self._failed,
         )
@@ -267,10 +270,7 @@ class Service:
                 self._log.warning("metrics of one worker alone", error=str(error))
                 return []
 
-        def done(future: asyncio.Future[list[str]]) -> None:
-            then(future.result())
-
-        self._loop.run_in_executor(None, ask).add_done_callback(done)
+        self._ask(ask, then)
         return True
 
     def _alerts(self, then: Callable[[Alerts], None]) -> Alerts | None:
@@ -288,11 +288,13 @@ class Service:
                     return found
             return watching.kept()
 
-        def done(future: asyncio.Future[Alerts]) -> None:
-            then(future.result())
-
-        self._loop.run_in_executor(None, ask).add_done_callback(done)
+        self._ask(ask, then)
         return None
+
+    def _ask(self, function: Callable[[], T], then: Callable[[T], None]) -> None:
+        """Have other workers asked in a thread; `then` gets what they say, on the loop."""
+        future = self._loop.run_in_executor(None, function)
+        future.add_done_callback(lambda done: then(done.result()))
 
     def _families(self) -> Iterable[Metric]:
         lanes, backlog = self.line.pool.lanes, self.line.backlog
