@@ -241,10 +241,15 @@ MESSAGES: Final[dict[str, Message]] = {
         "Deaths in attempts could not be counted",
         "An event that kills the process may run once more than it should.",
     ),
+    "claims not made": Message(
+        "b83f2a03c704429084f6c6a490c07d9a",
+        "A worker can't yet tell others what it stores",
+        "FASTHOOK_REASON says why. It is tried again; until then no other worker begins.",
+    ),
     "claims not confirmed": Message(
         "a4d7948b2e5646529749ba839907b7c3",
-        "It could not be noted who runs an event",
-        "After a crash it may not be known in whose attempt the process died.",
+        "It could not be noted that events are stored",
+        "Other workers that get the same ask again, until the index has them.",
     ),
     "refused requests not kept": Message(
         "dc03e7e180474df6a62d1bffbdac1214",

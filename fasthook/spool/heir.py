@@ -37,6 +37,8 @@ class Heir:
         self._index = index
         self._on_released = on_released
         self._kept_until: dict[int, float] = {}
+        #: Journals in which nothing is to run, and where they end: who adds to one changes that.
+        self._at_rest: dict[int, tuple[int, int]] = {}
 
     def look(self, claims: Claims | None) -> None:
         """Take over what has something to run, and let go of what has not.
@@ -85,12 +87,19 @@ class Heir:
         return True
 
     def _is_due(self, number: int) -> bool:
-        if self._index.is_open(number):
-            return True
-        last_segment, size_bytes = self._journals.end_of(number)
+        """Whether there is something to run, or the index lacks something, of a journal."""
+        end = self._journals.end_of(number)
+        if self._at_rest.get(number) == end:
+            return False
+        is_due = self._index.is_open(number) or self._is_behind(number, *end)
+        if not is_due:
+            self._at_rest[number] = end
+        return is_due
+
+    def _is_behind(self, number: int, segment: int, size_bytes: int) -> bool:
         cursor = self._index.cursor(number)
-        if cursor.segment != last_segment:
-            return cursor.segment < last_segment
+        if cursor.segment != segment:
+            return cursor.segment < segment
         return max(cursor.offset, SEGMENT_HEADER_BYTES) < size_bytes  # less is no segment yet
 
     def _release(self, number: int) -> None:

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import apsw
 import msgspec
 from xxhash import xxh3_128_digest
 
@@ -270,7 +271,11 @@ class Spool:
     def share(self, on_shared: Callable[[], None]) -> None:
         """From when `on_shared` is called other workers may get the same events."""
 
-        def share() -> None:
+        self._committer.call(partial(self._share, on_shared))
+
+    def _share(self, on_shared: Callable[[], None]) -> None:
+        """In the thread of the committer."""
+        try:
             if self._claims is None:
                 path = self.path / CLAIMS
                 self._claims = Claims(path, self.number), Claims(path, self.number)
@@ -278,9 +283,14 @@ class Spool:
             for_batches, for_index = self._claims
             self._indexer.claims = for_index
             self._committer.share(for_batches)
-            self._call_soon(on_shared)
+        except (OSError, apsw.Error) as error:
+            log.warning("claims not made", error=str(error))
+            self._call_soon(self._share_later, on_shared)
+            return
+        self._call_soon(on_shared)
 
-        self._committer.call(share)
+    def _share_later(self, on_shared: Callable[[], None]) -> None:
+        self._loop.call_later(STUCK_S, self.share, on_shared)
 
     def be_alone(self, on_alone: Callable[[Sequence[Held]], None]) -> None:
         """The others have ended. `on_alone` is called once all that they left is taken over.

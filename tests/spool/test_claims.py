@@ -107,6 +107,26 @@ def test_who_begins_to_share_has_claimed_what_the_index_lacks(tmp_path):
     asyncio.run(main())
 
 
+def test_who_can_not_share_yet_tries_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("fasthook.spool.spool.STUCK_S", 0.1)
+
+    async def main():
+        (first, commits), (second, _) = workers(tmp_path, 2)
+        (tmp_path / "claims.db").mkdir()
+        first.start()
+        asyncio.get_running_loop().call_later(0.5, (tmp_path / "claims.db").rmdir)
+        began = time.monotonic()
+        await shared(first)
+        assert time.monotonic() - began >= 0.5
+        first.accept(entry("one"))
+        await settled([(first, commits)], 1)
+        await first.close()
+        second.start()
+        await second.close()
+
+    asyncio.run(main())
+
+
 def _worker(path, number, opened, barrier, results):
     async def main():
         commits: list = []
@@ -201,6 +221,37 @@ def test_a_journal_in_which_nothing_is_to_run_is_for_the_next_worker(tmp_path):
         assert third.number == 0
         for spool in (third, pair[1][0]):
             await spool.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.patches
+def test_a_journal_at_rest_is_not_asked_about_again_until_somebody_adds_to_it(tmp_path):
+    async def main():
+        (first, _), (second, _) = workers(tmp_path, 2)
+        await started(first)
+        await started(second)
+        await second.close()
+        heir, index = first._indexer._heir, first._indexer._index
+        asked = []
+
+        class Counting:
+            def is_open(self, number):
+                asked.append(number)
+                return index.is_open(number)
+
+            def cursor(self, number):
+                return index.cursor(number)
+
+        heir._index = Counting()
+        heir._at_rest.clear()
+        assert [heir._is_due(1) for _ in range(3)] == [False] * 3
+        assert asked == [1]
+        (tmp_path / "journal/1/0000000001.seg").write_bytes(b"x" * 50)  # which the index lacks
+        assert heir._is_due(1)
+        heir._index = index
+        (tmp_path / "journal/1/0000000001.seg").unlink()
+        await first.close()
 
     asyncio.run(main())
 
