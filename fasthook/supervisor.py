@@ -6,8 +6,6 @@ stays as it was. SIGTERM and Ctrl-C drain; a second signal ends everything at on
 The parent runs no handler, reads no request, and has no threads, so that it can fork.
 """
 
-import contextlib
-import ctypes
 import os
 import selectors
 import signal
@@ -27,20 +25,17 @@ from fasthook.spool.filesystem import check_filesystem
 from fasthook.spool.lock import lock
 from fasthook.spool.spool import Place
 from fasthook.wire.sockets import Sockets, address_of, open_sockets
-from fasthook.worker import LINGER_S, MAX_WORD_BYTES, Task, work
+from fasthook.worker import LINGER_S, MAX_WORD_BYTES, Child, Task, fork
 
 #: After a worker has died, and then twice as long each time, until one lives for long enough.
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 10.0
 _LONG_ENOUGH_S: Final = 10.0
-#: A worker that has not been heard of for so long is stalled: systemd hears of nobody, then.
-STALL_S: Final = 10.0
 _TICK_S: Final = 1.0
 #: What systemd is asked for each time while a start or a drain goes on.
 _PATIENCE_S: Final = 30.0
 #: Workers that accept until the end wait for so long until others have gone, which do not.
 _OTHERS_S: Final = 8.0
-_PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 #: What can't be changed while the parent runs.
 _FIXED: Final = (
     "server.listen",
@@ -50,35 +45,6 @@ _FIXED: Final = (
     "spool.path",
     "spool.durability",
 )
-
-
-class _Child:
-    """A worker, as its parent sees it."""
-
-    def __init__(self, pid: int, words: socket.socket, generation: int, *, is_shared: bool) -> None:
-        self.pid = pid
-        self.words = words
-        self.generation = generation
-        self.is_ready = False
-        self.is_dismissed = False
-        self.is_watching = False  # for unusual activity: one at a time, until it says that it ends
-        self.is_shared = is_shared  # it reckons with other workers
-        self.was_asked_to_share = False
-        self.failure = ""
-        self.is_stalled = False
-        self.since = self.heard_at = time.monotonic()
-
-    def look(self, now: float) -> bool:
-        """Whether it is stalled, and was not before. `now`: monotonic."""
-        was_stalled, silent_s = self.is_stalled, now - self.heard_at
-        self.is_stalled = self.is_ready and silent_s > STALL_S
-        if self.is_stalled and not was_stalled:
-            log.error("worker stalled", pid=self.pid, seconds=round(silent_s, 1))
-        return self.is_stalled and not was_stalled
-
-    def tell(self, word: str) -> None:
-        with contextlib.suppress(OSError):  # it has died: its end is noticed elsewhere
-            self.words.send(word.encode())
 
 
 class Supervisor:
@@ -91,7 +57,7 @@ class Supervisor:
         _configure_log(self._config)
         self._former: Config | None = None  # while the first worker of a new one comes up
         self._generation = 0
-        self._children: list[_Child] = []
+        self._children: list[Child] = []
         self._is_stopping = self._was_ready = False
         self._last_word = ""  # what workers are told at the end
         self._dismiss_all_at = 0.0
@@ -184,7 +150,7 @@ class Supervisor:
         self._bury()
         self._watch()
 
-    def _hear(self, child: _Child) -> None:
+    def _hear(self, child: Child) -> None:
         try:
             text = child.words.recv(MAX_WORD_BYTES).decode("utf-8", "replace")
         except OSError:
@@ -219,7 +185,7 @@ class Supervisor:
             if not child.is_dismissed and not self._is_stopping:
                 self._lost(child, os.waitstatus_to_exitcode(status))
 
-    def _lost(self, child: _Child, code: int) -> None:
+    def _lost(self, child: Child, code: int) -> None:
         """A worker has died, or has not come up."""
         reason = child.failure or (f"signal {-code}" if code < 0 else f"exit code {code}")
         if not child.is_ready and not self._was_ready:
@@ -243,7 +209,7 @@ class Supervisor:
         fresh = [child for child in self._children if child.look(now)]
         # It may have a lock on the index that others wait for. If all stand still, systemd sees.
         if any(child.is_ready and not child.is_stalled for child in self._children):
-            for child in filter(lambda c: _is_stopped(c.pid), fresh):
+            for child in filter(Child.is_stopped, fresh):
                 os.kill(child.pid, signal.SIGKILL)
         if self._notifier.watchdog_s and not any(child.is_stalled for child in self._children):
             self._notifier.alive()
@@ -299,37 +265,18 @@ class Supervisor:
         is_first = not self._children
         is_spokesman = not any(c.generation == self._generation for c in self._children)
         task = Task(self._config, self._sockets, Place(is_first, count), is_spokesman)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        pid = os.fork()
-        if not pid:
-            self._become_worker(task, theirs, ours)
-        theirs.close()
-        ours.setblocking(False)
-        child = _Child(pid, ours, self._generation, is_shared=not is_first or count > 1)
+        child = fork(task, self._generation, self._leave)
+        child.is_shared = not is_first or count > 1
         self._children.append(child)
-        self._selector.register(ours, selectors.EVENT_READ, child)
+        self._selector.register(child.words, selectors.EVENT_READ, child)
 
-    def _become_worker(self, task: Task, parent: socket.socket, others_end: socket.socket) -> None:
-        code = 1
-        try:
-            # Else it would go on to serve beside the next service.
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            signal.set_wakeup_fd(-1)
-            for number in (signal.SIGTERM, signal.SIGCHLD):
-                signal.signal(number, signal.SIG_DFL)
-            for number in (signal.SIGINT, signal.SIGHUP):  # a terminal sends them to all of us
-                signal.signal(number, signal.SIG_IGN)
-            self._selector.close()
-            for end in (others_end, self._wakes, *(child.words for child in self._children)):
-                end.close()
-            if self._lock >= 0:
-                os.close(self._lock)
-            code = work(task, parent)
-        except BaseException as error:  # whatever it is: no worker may go on as a parent
-            log.exception("internal error", error, thread="worker")
-        finally:
-            log.flush()
-            os._exit(code)
+    def _leave(self) -> None:
+        """In a new worker: close what is the parent's alone."""
+        self._selector.close()
+        for end in (self._wakes, *(child.words for child in self._children)):
+            end.close()
+        if self._lock >= 0:
+            os.close(self._lock)
 
     def _settle(self) -> None:
         """All are there that are to be."""
@@ -398,12 +345,6 @@ def _open_all(settings: Config) -> Sockets:
     addresses = [*server.listen, settings.admin.listen]
     paths = [a.removeprefix("unix:") for a in addresses if a.startswith("unix:")]
     return sockets._replace(paths=paths)
-
-
-def _is_stopped(pid: int) -> bool:
-    """Whether a process was told to stand still, by SIGSTOP or a debugger: proc(5)."""
-    status = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
-    return status.rpartition(")")[2].split()[0] in "Tt"
 
 
 def _check_fixed(old: Config, new: Config) -> None:

@@ -1,4 +1,5 @@
-"""One worker process: a service that does what its parent says, and tells it how it is.
+"""One worker process: a service that does what its parent says, and tells it how it is; and
+the same from the parent's side, which makes it.
 
 Parent and worker speak over a socket pair, one word a message:
     to the worker     share, alone, drain, last, stop, secrets, watch, unwatch
@@ -7,12 +8,15 @@ Parent and worker speak over a socket pair, one word a message:
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from pathlib import Path
+from typing import Final, NamedTuple, NoReturn
 
 import uvloop
 
@@ -29,11 +33,14 @@ from fasthook.wire.sockets import Sockets
 BEAT_S: Final = 1.0
 #: While a worker drains, a proxy may send on connections that it has open: see `Listener.drain`.
 LINGER_S: Final = 6.0
+#: A worker that has not been heard of for so long is stalled: systemd hears of nobody, then.
+STALL_S: Final = 10.0
 #: One commit that takes longer is no progress.
 _STUCK_S: Final = 5.0
 #: For threads to end once they are told to.
 _THREAD_GRACE_S: Final = 0.2
 MAX_WORD_BYTES: Final = 16 * 1024
+_PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 
 
 class Task(NamedTuple):
@@ -43,6 +50,81 @@ class Task(NamedTuple):
     sockets: Sockets
     place: Place
     is_spokesman: bool  # for its like: it says what is worth a warning in the configuration
+
+
+# --- the parent's side ----------------------------------------------------------------------------
+
+
+class Child:
+    """A worker, as its parent sees it."""
+
+    def __init__(self, pid: int, words: socket.socket, generation: int) -> None:
+        self.pid = pid
+        self.words = words
+        self.generation = generation
+        self.is_ready = False
+        self.is_dismissed = False
+        self.is_watching = False  # for unusual activity: one at a time, until it says that it ends
+        self.is_shared = False  # it reckons with other workers
+        self.was_asked_to_share = False
+        self.failure = ""
+        self.is_stalled = False
+        self.since = self.heard_at = time.monotonic()
+
+    def look(self, now: float) -> bool:
+        """Whether it is stalled, and was not before. `now`: monotonic."""
+        was_stalled, silent_s = self.is_stalled, now - self.heard_at
+        self.is_stalled = self.is_ready and silent_s > STALL_S
+        if self.is_stalled and not was_stalled:
+            log.error("worker stalled", pid=self.pid, seconds=round(silent_s, 1))
+        return self.is_stalled and not was_stalled
+
+    def is_stopped(self) -> bool:
+        """Whether it was told to stand still, by SIGSTOP or a debugger: proc(5)."""
+        status = Path(f"/proc/{self.pid}/stat").read_text("ascii", "replace")
+        return status.rpartition(")")[2].split()[0] in "Tt"
+
+    def tell(self, word: str) -> None:
+        """Say a word."""
+        with contextlib.suppress(OSError):  # it has died: its end is noticed elsewhere
+            self.words.send(word.encode())
+
+
+def fork(task: Task, generation: int, leave: Callable[[], None]) -> Child:
+    """A new worker. `leave` is called in it, to close what is the parent's alone.
+
+    Raises `OSError`.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pid = os.fork()
+    if not pid:
+        ours.close()
+        _become_worker(task, theirs, leave)
+    theirs.close()
+    ours.setblocking(False)
+    return Child(pid, ours, generation)
+
+
+def _become_worker(task: Task, parent: socket.socket, leave: Callable[[], None]) -> NoReturn:
+    code = 1
+    try:
+        # Else it would go on to serve beside the next service.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        for number in (signal.SIGINT, signal.SIGHUP):  # a terminal sends them to all of us
+            signal.signal(number, signal.SIG_IGN)
+        leave()
+        code = work(task, parent)
+    except BaseException as error:  # whatever it is: no worker may go on as a parent
+        log.exception("internal error", error, thread="worker")
+    finally:
+        log.flush()
+        os._exit(code)
+
+
+# --- the worker's side ----------------------------------------------------------------------------
 
 
 def work(task: Task, parent: socket.socket) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fasthook.config import Server
-from fasthook.supervisor import STALL_S
+from fasthook.worker import STALL_S
 from tests.system.conftest import ROOT, needs
 
 UNITS = ROOT / "systemd"
