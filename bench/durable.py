@@ -11,36 +11,24 @@ and bytes on disk an event. Needs `wrk`, uvicorn, and two cores for `taskset`.
 
 import argparse
 import statistics
-import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import NamedTuple
 
-from bench.compare import handled, make_handler, measure, start, wait_until_open
-from bench.workload import SECRET, push_body, wrk_script
+from bench.servers import (
+    System,
+    cpu_s,
+    ended,
+    fasthook,
+    handled,
+    make_handler,
+    measure,
+    start,
+    wait_until_open,
+)
+from bench.workload import push_body, wrk_script
 
-FIRST_PORT = 18110
-CONFIG = """
-[server]
-listen = ["tcp://127.0.0.1:{port}"]
-[admin]
-listen = "tcp://127.0.0.1:{admin_port}"
-[spool]
-path = "{name}"
-durability = "{durability}"
-max_bytes = "100GiB"
-[dispatch]
-hold = {hold}
-[log]
-requests = false
-[[endpoint]]
-name = "github"
-path = "/github"
-provider = "github"
-secrets = ["plain:{secret}"]
-handlers = ["noop"]
-"""
+PORT = 18110
 ASGI = """
 import orjson
 
@@ -59,30 +47,6 @@ async def app(scope, receive, send):
 """
 
 
-class System(NamedTuple):
-    """One server under load."""
-
-    port: int
-    process: subprocess.Popen[bytes]
-
-
-def fasthook(folder: Path, name: str, port: int, durability: str, hold: str) -> System:
-    """fasthook, with a spool in a folder of its own."""
-    config = folder / f"{name}.toml"
-    config.write_text(
-        CONFIG.format(
-            name=name,
-            port=port,
-            admin_port=port + 1,
-            durability=durability,
-            hold=hold,
-            secret=SECRET.decode(),
-        )
-    )
-    command = ["-m", "fasthook.cli", "serve", "-c", str(config)]
-    return System(port, start(command, folder, folder / f"{name}.log"))
-
-
 def uvicorn(folder: Path, port: int) -> System:
     """Bare ASGI at its best."""
     (folder / "bare_asgi.py").write_text(ASGI)
@@ -90,16 +54,6 @@ def uvicorn(folder: Path, port: int) -> System:
     loops = ["--loop", "uvloop", "--http", "httptools"]
     command = ["-m", "uvicorn", "bare_asgi:app", *options, *loops]
     return System(port, start(command, folder, folder / "uvicorn.log"))
-
-
-def cpu_s(pid: int) -> float:
-    """CPU that a process and its children have used, in user and kernel."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    total = 0
-    for each in (pid, *children):
-        fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
-        total += int(fields[11]) + int(fields[12])
-    return total / 100
 
 
 def main() -> None:
@@ -114,18 +68,14 @@ def main() -> None:
         script = folder / "push.lua"
         wrk_script(script, "/github", push_body(), unique_ids=True)
         systems = {
-            "none": fasthook(folder, "none", FIRST_PORT, "none", "false"),
-            "hold, fsync": fasthook(folder, "hold", FIRST_PORT + 2, "fsync", "true"),
-            "whole, fsync": fasthook(folder, "whole", FIRST_PORT + 4, "fsync", "false"),
-            "uvicorn ASGI": uvicorn(folder, FIRST_PORT + 6),
+            "none": fasthook(folder, "none", PORT),
+            "hold, fsync": fasthook(folder, "hold", PORT + 2, durability="fsync", hold=True),
+            "whole, fsync": fasthook(folder, "whole", PORT + 4, durability="fsync"),
+            "uvicorn ASGI": uvicorn(folder, PORT + 6),
         }
-        try:
+        with ended(systems):
             compare(systems, script, options.seconds, options.rounds)
-            report_disk(folder, systems["whole, fsync"].port)
-        finally:
-            for system in systems.values():
-                system.process.terminate()
-                system.process.wait()
+            report_disk(folder, systems["whole, fsync"])
 
 
 def compare(systems: dict[str, System], script: Path, seconds: int, rounds: int) -> None:
@@ -151,9 +101,9 @@ def compare(systems: dict[str, System], script: Path, seconds: int, rounds: int)
         print(f"{name:14} {statistics.median(costs[name]):6.1f} us of CPU a request")
 
 
-def report_disk(folder: Path, port: int) -> None:
+def report_disk(folder: Path, system: System) -> None:
     """Bytes of journal and index for each event that was handled."""
-    count = handled(port + 1)
+    count = handled(system)
     for what, pattern in (("journal", "journal/*/*.seg"), ("index", "index.db*")):
         total = sum(path.stat().st_size for path in (folder / "whole").glob(pattern))
         print(f"{what} {total / count:,.0f} bytes an event ({count:,} events)")

@@ -17,8 +17,7 @@ from pathlib import Path
 
 import uvloop
 
-from bench.compare import make_handler, measure, wait_until_open
-from bench.durable import fasthook
+from bench.servers import fasthook, make_handler, measure, wait_until_open
 from bench.workload import push_body, request, wrk_script
 
 PORT = 18130
@@ -90,7 +89,7 @@ def main() -> None:
         make_handler(folder)
         script = folder / "push.lua"
         wrk_script(script, "/github", push_body(), unique_ids=True)
-        port, process = fasthook(folder, "whole", PORT, "fsync", "false")
+        port, process = fasthook(folder, "whole", PORT, durability="fsync")
         try:
             wait_until_open(port)
             maximum = max(measure(port, script, 2)[0] for _ in range(3))
