@@ -32,8 +32,6 @@ from fasthook.spool.records import (
     later_record,
 )
 
-#: The index is told after this many changes, or else when it looks by itself.
-_INDEX_CHANGES: Final = 8192
 #: After the disk has refused, it is left alone this long: every try may leave a segment behind.
 _PAUSE_S: Final = 1.0
 RETRY_AFTER_S: Final = 5
@@ -297,7 +295,7 @@ class Committer:
             changes.put_back += put_back
             if positions:  # else the journal's end may still be that of a segment of an earlier run
                 lag.cursors[self._journal.worker] = Cursor(*self._journal.end)
-            if len(changes) >= _INDEX_CHANGES:
+            if lag.is_much:
                 lag.news.notify()
 
 

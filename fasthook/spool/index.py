@@ -25,6 +25,9 @@ VERSION: Final = 2
 #: The WAL-reset bug (sqlite.org/wal.html#walresetbug) is gone from here on.
 _MIN_SQLITE: Final = 3_051_003
 _BUSY_MS: Final = 5000
+#: Of whoever writes it; SQLite's own default, 2 MiB, is enough for others.
+WRITER_CACHE_KIB: Final = 16 * 1024
+CACHE_KIB: Final = 2 * 1024
 #: Rows of one statement: it runs as one step, without the interpreter's lock.
 _ROWS: Final = 64
 
@@ -65,7 +68,7 @@ PRAGMA user_version = {VERSION};
 class Index:
     """One connection to the database."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, cache_kib: int = CACHE_KIB) -> None:
         """Open or make it. Raises `WrongIndex`, and `apsw.Error` where it is damaged."""
         if apsw.SQLITE_VERSION_NUMBER < _MIN_SQLITE:
             raise WrongIndex(
@@ -78,6 +81,10 @@ class Index:
         self._ask("PRAGMA journal_mode = WAL")
         # A crash may take the last transactions, and the cursor with them: they are read again.
         self._ask("PRAGMA synchronous = NORMAL")
+        # A statement of many rows keeps its undo in memory, not in a file of its own; and pages of
+        # the keys, which come in no order, stay at hand (bench/micro.py has both).
+        self._ask("PRAGMA temp_store = MEMORY")
+        self._ask(f"PRAGMA cache_size = -{cache_kib}")
         self._ask("PRAGMA secure_delete = ON")  # errors may quote what is to be forgotten
         # Seldom: a checkpoint syncs, and the journal's own syncs wait for that (bench/latency.py).
         self._ask("PRAGMA wal_autocheckpoint = 16000")  # pages: as many bytes as the limit below

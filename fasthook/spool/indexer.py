@@ -24,6 +24,10 @@ from fasthook.spool.rejects import Rejects
 
 #: The index is brought up to date this often, unless there is much to do.
 _INDEX_S: Final = 0.25
+#: Where more than that came in this time, a few times as long: keys come in no order, and the more
+#: of them are written at once, the more find a place on the same page.
+_MUCH: Final = 512
+_INDEX_LATEST_S: Final = 1.0
 #: After the index could not be written.
 _RETRY_S: Final = 1.0
 _PRUNE_S: Final = 60.0
@@ -135,6 +139,8 @@ class Indexer:
             with self._lag.news:
                 if not self._is_closing and not self._wanted:
                     self._lag.news.wait(_INDEX_S)
+                if self._has_time and len(self._lag.changes) > _MUCH:
+                    self._lag.news.wait(_INDEX_LATEST_S - _INDEX_S)
                 changes, cursors = self._lag.take()
                 wanted, self._wanted = self._wanted, 0
                 is_closing = self._is_closing
@@ -157,6 +163,11 @@ class Indexer:
                 continue
             if is_closing and not self._lag.changes:
                 return
+
+    @property
+    def _has_time(self) -> bool:
+        """Whether nobody waits for the index. Call with `news` held."""
+        return not (self._is_closing or self._wanted or self._lag.is_much)
 
     def _report(self, error: Exception) -> None:
         log.warning("index not written", error=str(error))

@@ -9,6 +9,8 @@ from fasthook.spool.changes import Changes, Cursor
 
 #: Deliveries that wait for the index. Beyond, nothing is accepted: memory has an end.
 MAX_CHANGES = 200_000
+#: The index is told after this many changes, or else when it looks by itself.
+MANY_CHANGES = 8192
 
 
 class Lag:
@@ -25,6 +27,11 @@ class Lag:
     def is_too_long(self) -> bool:
         """Whether the index must catch up before anything else is accepted."""
         return len(self.keys) > MAX_CHANGES or len(self.changes) > MAX_CHANGES
+
+    @property
+    def is_much(self) -> bool:
+        """Whether the index is to take them now."""
+        return len(self.changes) >= MANY_CHANGES
 
     def take(self) -> tuple[Changes, dict[int, Cursor]]:
         """All changes, and up to where they reach; call with `news` held."""

@@ -13,7 +13,7 @@ import apsw
 from fasthook.logs import log
 from fasthook.spool.changes import Changes, Cursor, Held, State, state_of
 from fasthook.spool.erasing import erase
-from fasthook.spool.index import INDEX_NAME, Index, damage_mark, discard
+from fasthook.spool.index import INDEX_NAME, WRITER_CACHE_KIB, Index, damage_mark, discard
 from fasthook.spool.journal import Journal, position_of
 from fasthook.spool.journals import Journals
 from fasthook.spool.records import (
@@ -101,7 +101,7 @@ def _is_beyond(cursor: Cursor, journal: Journal) -> bool:
 
 
 def _recovered(path: Path, journals: Journals, on_read: OnRead) -> Opened:
-    index = Index(path / INDEX_NAME)
+    index = Index(path / INDEX_NAME, WRITER_CACHE_KIB)
     try:
         for _, journal in sorted(journals.held.items()):
             take_in(path, journal, index, on_read)
