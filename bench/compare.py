@@ -41,7 +41,7 @@ def main() -> None:
         systems = {
             "prototype": System(PORT, prototype),
             "fasthook quiet": fasthook(folder, "quiet", PORT + 1),
-            "fasthook logged": fasthook(folder, "logged", PORT + 3, log={"requests": True}),
+            "fasthook logged": fasthook(folder, "logged", PORT + 3, log={"level": "info"}),
         }
         with ended(systems):
             compare(systems, script, options.seconds, options.rounds)

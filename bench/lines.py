@@ -2,11 +2,12 @@
 
     python -m bench.lines [--seconds S] [--rounds N] [--durability none]
 
-Three services take the same signed GitHub events and run a handler that does nothing: one without
-lines of requests, one that writes them as text to a file, one that sends them to a journal. The
-journal is a process on the other core that reads the datagrams and throws them away, so that what
-is measured is what fasthook does. Prints rates, and CPU of the service a request (all its threads,
-user and kernel) with ratios to the quiet one of the same round: on one core the rest is noise.
+Services take the same signed GitHub events and run a handler that does nothing: one without lines,
+one that writes a line for each request as text to a file, one that sends it to a journal; and both
+again with another line for each event that was handled. The journal is a process on the other core
+that reads the datagrams and throws them away, so that what is measured is what fasthook does.
+Prints rates, and CPU of the service a request (all its threads, user and kernel) with ratios to the
+quiet one of the same round: on one core the rest is noise.
 """
 
 import argparse
@@ -59,9 +60,11 @@ def main() -> None:
         journal = multiprocessing.Process(target=read_journal, args=(taken,))
         journal.start()
         logs: dict[str, dict[str, object]] = {
-            "quiet": {"format": "text", "requests": False},
-            "text": {"format": "text"},
-            "journal": {"format": "journal", "journal_socket": taken},
+            "quiet": {"format": "text", "requests": False, "attempts": False},
+            "text": {"format": "text", "attempts": False},
+            "journal": {"format": "journal", "journal_socket": taken, "attempts": False},
+            "text, both": {"format": "text"},
+            "journal, both": {"format": "journal", "journal_socket": taken},
         }
         systems = {
             form: fasthook(folder, form, PORT + 2 * index, durability=options.durability, log=log)
@@ -89,12 +92,12 @@ def compare(systems: dict[str, System], script: Path, seconds: int, rounds: int)
             us = (cpu_s(system.process.pid) - cpu) / (handled(system) - count) * 1e6
             base = base or us
             ratios[name].append(us / base)
-            print(f"round {number + 1}  {name:8} {rate:9,.0f}/s  p99 {p99:>8}  {us:4.0f} us CPU")
+            print(f"round {number + 1}  {name:13} {rate:9,.0f}/s  p99 {p99:>8}  {us:4.0f} us CPU")
     for name, values in ratios.items():
         low, middle, high = min(values), statistics.median(values), max(values)
         dropped = metric(systems[name], 'fasthook_log_lines_unwritten_total{why="dropped"}')
         lines = f"{handled(systems[name]):,} handled, {dropped:,} lines dropped"
-        print(f"{name:8} × {middle:.2f} of the CPU of quiet ({low:.2f} to {high:.2f}), {lines}")
+        print(f"{name:13} × {middle:.2f} of the CPU of quiet ({low:.2f} to {high:.2f}), {lines}")
 
 
 if __name__ == "__main__":

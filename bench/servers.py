@@ -86,7 +86,7 @@ def fasthook(
 ) -> System:
     """fasthook, with a spool in a folder of its own. `log`: of `[log]`; without it, no requests."""
     config = folder / f"{name}.toml"
-    settings = {"requests": False} if log is None else log
+    settings = {"requests": False, "attempts": False} if log is None else log
     config.write_text(
         CONFIG.format(
             port=port,

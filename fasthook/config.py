@@ -100,7 +100,8 @@ class LogSettings(_Table, frozen=True, kw_only=True):
     format: Literal["auto", "text", "json", "journal"] = "auto"
     level: Literal["debug", "info", "warning", "error"] = "info"
     journal_socket: str = "/run/systemd/journal/socket"
-    requests: bool = True  # a line for each accepted request and each handled event
+    requests: bool = True  # a line for each accepted request
+    attempts: bool = True  # a line for each event that a handler has done
 
 
 class Alerts(_Table, frozen=True, kw_only=True):

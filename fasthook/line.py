@@ -50,6 +50,7 @@ class Line:
         """Opens the spool. `place`: of this worker. Raises `ConfigError` and `OSError`."""
         self._log = log
         self._logs_requests = config.log.requests
+        self._logs_attempts = config.log.attempts
         self.metrics = metrics
         self._requests = metrics.requests
         server, settings = config.server, config.dispatch
@@ -302,7 +303,7 @@ class Line:
     def _settled(self, outcome: Outcome) -> None:
         if self.spool is not None:
             self._record(self.spool, outcome)
-        if outcome.kind != "done" or self._logs_requests:
+        if outcome.kind != "done" or self._logs_attempts:
             self._say(outcome)
 
     def _record(self, spool: Spool, outcome: Outcome) -> None:

@@ -359,7 +359,8 @@ MESSAGES: Final[dict[str, Message]] = {
         "3ce8607d282b413fa311867de8400e64",
         "Lines of the log found no room",
         "FASTHOOK_COUNT lines were not written: the journal or standard error is slow.\n"
-        "`log.requests = false` leaves out a line for each request.",
+        "`log.attempts = false` leaves out a line for each event that was handled,\n"
+        "and `log.requests = false` one for each request.",
     ),
     "journal not reached": Message(
         "e5a83e2ef0f44e82b0b2422451f09888",

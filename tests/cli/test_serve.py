@@ -143,8 +143,17 @@ def test_what_happens_is_said_as_text(serve, run, tmp_path):
     assert serving.stop() == 0
 
 
-def test_lines_of_requests_can_be_left_out(serve, run, tmp_path):
-    text = configuration(endpoint("github")).replace("[log]", "[log]\nrequests = false")
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ("requests = false", {"done"}),
+        ("attempts = false", {"accepted"}),
+        ("requests = false\nattempts = false", set()),
+        ("", {"accepted", "done"}),
+    ],
+)
+def test_lines_of_requests_and_attempts_can_be_left_out(serve, run, tmp_path, settings, said):
+    text = configuration(endpoint("github")).replace("[log]", f"[log]\n{settings}")
     serving = serve(text)
     send = ["send", "github", "-c", tmp_path / "fasthook.toml", "--url", serving.url + "/github"]
     assert run(*send).exit_code == 0
@@ -152,7 +161,7 @@ def test_lines_of_requests_can_be_left_out(serve, run, tmp_path):
     assert serving.stop() == 0
 
     messages = [json.loads(line)["message"] for line in serving.lines]
-    assert not {"accepted", "done"} & set(messages)
+    assert {"accepted", "done"} & set(messages) == said
 
 
 def test_what_was_handled_is_measured(serve, run, tmp_path):

@@ -44,6 +44,7 @@ hold = {hold}
 [log]
 format = "json"
 requests = false
+attempts = false
 [[endpoint]]
 name = "github"
 path = "/github"
