@@ -13,6 +13,7 @@ The line from bytes to handler, and who knows what:
     recall      what waits on disk is read back when there is room
     service     one worker: its listeners, its line, from start to drain
     worker      the process of a worker; supervisor: its parent; notify: what systemd is told
+    routing     which handler gets what of an endpoint; conditions: expressions on events
     control     orders of commands to a running service
     pairing     secrets that senders hand over, while an operator waits for them
     fetching    keys that senders publish: for requests that wait for them; visits

@@ -73,6 +73,12 @@ class Metrics:
             for kind in ("done", "retry", "dead"):
                 attempts.add_metric((name, kind), getattr(counts, kind))
         yield attempts
+        skipped = CounterMetricFamily(
+            "fasthook_handler_skipped", "Events that a handler did not want.", labels=("handler",)
+        )
+        for name, counts in sorted(handlers.items()):
+            skipped.add_metric((name,), counts.skipped)
+        yield skipped
         duration = HistogramMetricFamily(
             "fasthook_attempt_duration_seconds", "How long attempts took.", labels=("handler",)
         )

@@ -16,6 +16,7 @@ from fasthook.intake.payloads import Bodies
 from fasthook.intake.receiver import Endpoint
 from fasthook.intake.signatures import Sealed
 from fasthook.model import Delivery
+from fasthook.routing import Routing
 
 PROVIDER: Final = "fasthook"
 _MAX_BODY_BYTES: Final = 65_536
@@ -45,12 +46,12 @@ def check(config: Config, workers: int) -> list[str]:
     return [f"alerts: nothing is watched; {why}, or alerts.watch = false"]
 
 
-def endpoint_of(name: str, types: list[Any], orders: list[str]) -> Endpoint:
-    """An endpoint that no request finds, for handlers of these types and orders.
+def endpoint_of(name: str, routes: Routing) -> Endpoint:
+    """An endpoint that no request finds, for handlers with these routes.
 
     Raises `ConfigError` for a type that can't be decoded.
     """
-    order_keys = [order_key_of(text) for text in orders]
+    order_keys = [order_key_of(text) for text in routes.orders]
     also = [text for _, found in order_keys for text in found]
     bodies = Bodies(("json",), "", (), False, (), _MAX_BODY_BYTES)
     return Endpoint(
@@ -58,9 +59,11 @@ def endpoint_of(name: str, types: list[Any], orders: list[str]) -> Endpoint:
         path=b"",
         provider=PROVIDER,
         verifier=Sealed(),
-        identifier=Identifier((), (), bodies, types, also),
+        identifier=Identifier((), (), bodies, routes.types, also),
         is_id_signed=True,
         order_keys=tuple(read for read, _ in order_keys),
+        handlers=len(routes.wanted),
+        filters=routes.filters,
     )
 
 

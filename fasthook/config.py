@@ -116,6 +116,13 @@ class Alerts(_Table, frozen=True, kw_only=True):
     rejects: Count = 100
 
 
+class ToHandler(_Table, frozen=True, kw_only=True):
+    """An element of an endpoint's `handlers`: a handler, and which events it gets."""
+
+    name: Name
+    when: str | None = None  # an expression; None: as the handler says
+
+
 class Endpoint(_Table, frozen=True, kw_only=True):
     """`[[endpoint]]`: one path, who sends to it, and who handles what comes."""
 
@@ -126,7 +133,7 @@ class Endpoint(_Table, frozen=True, kw_only=True):
     scheme: str | dict[str, Any] = ""
     #: May be missing where the sender hands its own over: `fasthook pair`.
     secrets: tuple[Secret, ...] = ()
-    handlers: tuple[str, ...] = ()
+    handlers: tuple[str | ToHandler, ...] = ()
     events: tuple[str, ...] | None = None
     rate: Rate | None = None
     burst: Count | None = None
@@ -146,6 +153,11 @@ class Endpoint(_Table, frozen=True, kw_only=True):
     keep_rejected: bool = False
     #: Something has to come within this time; else what is silence is learned.
     expect_every: Duration | None = None
+
+    @property
+    def handler_names(self) -> tuple[str, ...]:
+        """Its handlers, in their order."""
+        return tuple(each if isinstance(each, str) else each.name for each in self.handlers)
 
 
 class Config(_Table, frozen=True, kw_only=True):
@@ -304,7 +316,8 @@ def _fields_at(wanted: Any, path: str) -> list[str]:
 
 def _table_at(wanted: Any, key: str) -> Any:
     info = {f.encode_name: f.type for f in msgspec.structs.fields(wanted)}.get(key)
-    candidates = [info, *getattr(info, "__args__", ())]
+    candidates = [info, *get_args(info)]
+    candidates += [inner for each in candidates[1:] for inner in get_args(each)]
     return next(
         (c for c in candidates if isinstance(c, type) and issubclass(c, msgspec.Struct)), wanted
     )
@@ -368,7 +381,7 @@ def _check_endpoint(where: str, endpoint: Endpoint) -> None:
         raise ConfigError(f"{where}.path: {endpoint.path!r}; expected a path without query")
     if not endpoint.handlers:
         raise ConfigError(f'{where}.handlers: expected at least one, such as ["log"]')
-    if len(set(endpoint.handlers)) != len(endpoint.handlers):
+    if len(set(endpoint.handler_names)) != len(endpoint.handlers):
         raise ConfigError(f"{where}.handlers: a handler is named twice")
     if endpoint.provider == "none":
         for key in ("secrets", "scheme", "tolerance", "jwks_url"):

@@ -22,6 +22,7 @@ class _RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: int | None = None
     rate: Rate | None = None
     ordered_by: str | None = None
+    when: str | None = None
 
 
 _RUN_OPTIONS: Final = frozenset(field.name for field in msgspec.structs.fields(_RunOptions))
@@ -48,6 +49,8 @@ def registered(name: str, table: dict[str, Any], where: str) -> Registered:
         rate=handler.rate if options.rate is None else float(options.rate),
         ordered_by=handler.ordered_by if options.ordered_by is None else options.ordered_by,
     )
+    if options.when is not None:
+        handler = msgspec.structs.replace(handler, when=options.when)
     try:
         check_options(handler)
     except ValueError as error:

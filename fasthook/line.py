@@ -219,6 +219,8 @@ class Line:
                     self.backlog.leave(delivery)
                 else:
                     self.pool.dispatch(delivery)
+            elif delivery.unwanted is not None and delivery.kind == "ignored":
+                self.pool.refuse(delivery)
             connection, number = entry.token
             connection.answer(number, answer)
         for entry in result.duplicates:
@@ -332,7 +334,7 @@ class Line:
             self._recall.settled(outcome)
 
     def _say(self, outcome: Outcome) -> None:
-        if outcome.kind == "wait":
+        if outcome.kind == "wait" or outcome.kind == "skip":
             return
         fields = {
             "handler": outcome.handler,

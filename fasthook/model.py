@@ -84,6 +84,8 @@ class Delivery(msgspec.Struct, gc=False):
     order_keys: tuple[str, ...] = ()
     open_handlers: int = 0  # that have it in line or in hand
     has_one_handler: bool = False  # in all, and it was not tried before
+    #: Handlers of the endpoint whose `when` is not true of it, and why.
+    unwanted: dict[str, str] | None = None
 
 
 def request_of(delivery: Delivery) -> Request:
@@ -172,8 +174,9 @@ class Undecoded(msgspec.Struct, frozen=True):
     decode: Callable[[bytes], Any] = orjson.loads
 
 
-#: "wait": there was no attempt yet, for events of the same key come first.
-OutcomeKind = Literal["done", "retry", "dead", "wait"]
+#: "wait": there was no attempt yet, for events of the same key come first. "skip": there is none,
+#: for the handler does not want it.
+OutcomeKind = Literal["done", "retry", "dead", "wait", "skip"]
 
 
 class Outcome(msgspec.Struct, gc=False, eq=False):
@@ -203,6 +206,8 @@ class Handler(msgspec.Struct, frozen=True):
     rate: float = 0.0  # attempts per second; 0: as fast as they come
     #: "id", "payload.PATH" or "header.NAME": events that agree in it run one at a time, in order.
     ordered_by: str = ""
+    #: An expression on the event (see `conditions`): the handler gets those of which it is true.
+    when: str = ""
 
 
 class HandlerFactory(msgspec.Struct, frozen=True):
@@ -227,11 +232,12 @@ def handler(
     concurrency: int = 16,
     rate: float = 0.0,
     ordered_by: str = "",
+    when: str = "",
     runs_in: RunsIn | None = None,
 ) -> Callable[[Callable[..., Any]], Handler]: ...
 
 
-def handler(
+def handler(  # noqa: PLR0913 - options, each by its name
     function: Callable[..., Any] | None = None,
     *,
     retries: int = 5,
@@ -239,6 +245,7 @@ def handler(
     concurrency: int = 16,
     rate: float = 0.0,
     ordered_by: str = "",
+    when: str = "",
     runs_in: RunsIn | None = None,
 ) -> Any:
     """Make a handler of a function that takes one `Event`.
@@ -249,38 +256,44 @@ def handler(
     `ordered_by`: events that agree in it run one at a time, in order of receipt: "id",
     "payload.PATH" such as "payload.repository.id", or "header.NAME". One that fails holds back
     those of its key until it is done or dead; events without a value run in no order.
+    `when`: a condition on the event, such as 'payload.ref == "refs/heads/main"': the handler gets
+    the events of which it is true. It is checked when the service starts, and the endpoint's wins.
     Raises `TypeError` or `ValueError` where the function or an option can't work.
     """
 
+    options = {
+        "retries": retries,
+        "timeout_s": timeout,
+        "concurrency": concurrency,
+        "rate": rate,
+        "ordered_by": ordered_by,
+        "when": when,
+    }
+
     def decorate(function: Callable[..., Any]) -> Handler:
-        if isinstance(function, Handler):
-            raise TypeError("@handler stands twice over one function")
-        is_async = inspect.iscoroutinefunction(function)
-        where: RunsIn = runs_in or ("loop" if is_async else "thread")
-        name = getattr(function, "__qualname__", repr(function))
-        if where == "loop" and not is_async:
-            raise TypeError(f"{name}: runs_in='loop' needs an async def")
-        if where == "thread" and is_async:
-            raise TypeError(f"{name}: runs_in='thread' needs a plain def")
-        if where not in typing.get_args(RunsIn):
-            raise ValueError(f"{name}: runs_in={where!r}; expected 'loop', 'thread' or 'process'")
-        made = Handler(
-            function,
-            payload_type_of(function),
-            where,
-            retries,
-            timeout,
-            concurrency,
-            rate,
-            ordered_by,
-        )
-        try:
-            check_options(made)
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
-        return made
+        return _made(function, runs_in, options)
 
     return decorate if function is None else decorate(function)
+
+
+def _made(function: Callable[..., Any], runs_in: RunsIn | None, options: dict[str, Any]) -> Handler:
+    if isinstance(function, Handler):
+        raise TypeError("@handler stands twice over one function")
+    is_async = inspect.iscoroutinefunction(function)
+    where: RunsIn = runs_in or ("loop" if is_async else "thread")
+    name = getattr(function, "__qualname__", repr(function))
+    if where == "loop" and not is_async:
+        raise TypeError(f"{name}: runs_in='loop' needs an async def")
+    if where == "thread" and is_async:
+        raise TypeError(f"{name}: runs_in='thread' needs a plain def")
+    if where not in typing.get_args(RunsIn):
+        raise ValueError(f"{name}: runs_in={where!r}; expected 'loop', 'thread' or 'process'")
+    made = Handler(function, payload_type_of(function), where, **options)
+    try:
+        check_options(made)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    return made
 
 
 _ORDERED_BY = re.compile(r"(id|payload\.[^\s.]+(\.[^\s.]+)*|header\.[A-Za-z0-9-]+)?")
@@ -301,6 +314,8 @@ def check_options(handler: Handler) -> None:
         raise ValueError(
             f"ordered_by={handler.ordered_by!r}; expected 'id', 'payload.PATH' or 'header.NAME'"
         )
+    if not isinstance(handler.when, str):
+        raise ValueError(f"when={handler.when!r}; expected an expression")
     if not 0 < handler.timeout_s < math.inf:
         raise ValueError(f"timeout={handler.timeout_s}; expected more than 0 seconds")
     if not 0 <= handler.rate < math.inf:

@@ -33,6 +33,7 @@ from fasthook.intake.schemes import Scheme
 from fasthook.intake.signatures import Observer, Unsigned, Verifier, verifier_of
 from fasthook.intake.templates import Template
 from fasthook.model import Handler, Reply
+from fasthook.routing import compiled, conditions_of, own_when, routing
 from fasthook.spool import secrets
 from fasthook.spool.secrets import Kept
 from fasthook.wire.sockets import check_address
@@ -80,14 +81,14 @@ def make(config: Config) -> Plan:
 def _make(config: Config) -> Plan:
     _check_server(config)
     plan = Plan([], [], {}, {}, {}, {}, [], FetchPlan(), [])
-    handlers = {name: None for endpoint in config.endpoint for name in endpoint.handlers}
+    handlers = {name: None for endpoint in config.endpoint for name in endpoint.handler_names}
     handlers |= dict.fromkeys(config.alerts.handlers)
     for name in config.handlers:
         if name not in handlers:
             plan.warnings.append(f"handlers.{name}: no endpoint uses it")
     for index, settings in enumerate(config.endpoint):
         where = f'endpoint[{index}] ("{settings.name}")'
-        _register(plan, settings.handlers, config, where)
+        _register(plan, settings.handler_names, config, where)
         _add_endpoint(plan, settings, config, where)
     if plan.fetches.sources or plan.fetches.handshakes:
         client_of(config.keys)
@@ -129,13 +130,13 @@ def _add_alerts(plan: Plan, config: Config) -> None:
     """The endpoint from which alerts come, and its handlers."""
     known = {one.name: one.handler for one in plan.handlers}
     handlers = {name: known[name] for name in config.alerts.handlers}
-    types = _types(handlers)
-    orders = list(dict.fromkeys(h.ordered_by for h in handlers.values() if h.ordered_by))
+    texts = {name: own_when(name, handler, config) for name, handler in handlers.items()}
+    routes = routing(handlers, compiled({n: text for n, text in texts.items() if text[1]}))
     try:
-        plan.own_endpoints.append(alert_events.endpoint_of(ALERTS, types, orders))
+        plan.own_endpoints.append(alert_events.endpoint_of(ALERTS, routes))
     except ConfigError as error:
         raise ConfigError(f"alerts.handlers: {error}") from None
-    _add_routes(plan, ALERTS, handlers, types, orders)
+    plan.routes[ALERTS] = routes.wanted
     plan.answers[ALERTS] = Reply(202)
 
 
@@ -181,13 +182,13 @@ def _add_endpoint(plan: Plan, settings: EndpointSettings, config: Config, where:
     provider = provider_of(settings, where)
     scheme = scheme_of(settings, provider, where)
     known = {one.name: one.handler for one in plan.handlers}
-    handlers = {name: known[name] for name in settings.handlers}
-    types = _types(handlers)
-    orders = _orders(settings, handlers, provider, where)
-    order_keys = [order_key_of(text) for text in orders]
+    handlers = {name: known[name] for name in settings.handler_names}
+    _check_fields(settings, handlers, provider, where)
+    routes = routing(handlers, conditions_of(settings, handlers, config, where))
+    order_keys = [order_key_of(text) for text in routes.orders]
     for network in settings.allow:
         _network(f"{where}.allow", network)
-    identifier = _identifier(settings, provider, scheme, types, order_keys, config, where)
+    identifier = _identifier(settings, provider, scheme, routes.types, order_keys, config, where)
     rate = settings.rate
     greetings = _greetings(settings, provider, scheme)
     kept = kept_secrets(settings, provider, config)
@@ -210,6 +211,8 @@ def _add_endpoint(plan: Plan, settings: EndpointSettings, config: Config, where:
             security_headers=_security_headers(provider, scheme),
             is_id_signed=scheme is not None and provider.signs_event_id(scheme),
             order_keys=tuple(read for read, _ in order_keys),
+            handlers=len(handlers),
+            filters=routes.filters,
             keep_rejected=settings.keep_rejected,
             refusal_status=provider.refusal_status,
             is_refusal_bare=provider.is_refusal_bare,
@@ -218,7 +221,7 @@ def _add_endpoint(plan: Plan, settings: EndpointSettings, config: Config, where:
     )
     if provider.handovers:
         _add_pairing(plan, settings, Pairable(plan.endpoints[-1], kept, verifier_with), config)
-    _add_routes(plan, settings.name, handlers, types, orders)
+    plan.routes[settings.name] = routes.wanted
     plan.answers[settings.name] = _answer(settings, provider)
     plan.body_limits[settings.path.encode()] = settings.max_body or config.server.max_body
     plan.warnings.extend(f"{where}: {text}" for text in doubts_of(settings, provider, scheme))
@@ -234,15 +237,6 @@ def _answer(settings: EndpointSettings, provider: Provider) -> Reply:
         for name, text in provider.answer_json.items()
     }
     return Reply(status, "application/json", msgspec.json.encode(filled).decode())
-
-
-def _types(handlers: dict[str, Handler]) -> list[Any]:
-    """The distinct types of payloads that they want."""
-    types: list[Any] = []  # compared, since not all types can be hashed
-    for handler in handlers.values():
-        if handler.payload_type not in types:
-            types.append(handler.payload_type)
-    return types
 
 
 def _security_headers(provider: Provider, scheme: Scheme | None) -> frozenset[bytes]:
@@ -302,27 +296,15 @@ def _greetings(
     ]
 
 
-def _add_routes(
-    plan: Plan, endpoint: str, handlers: dict[str, Handler], types: list[Any], orders: list[str]
-) -> None:
-    plan.routes[endpoint] = [
-        Wanted(
-            name, types.index(h.payload_type), orders.index(h.ordered_by) if h.ordered_by else -1
-        )
-        for name, h in handlers.items()
-    ]
-
-
-def _orders(
+def _check_fields(
     settings: EndpointSettings, handlers: dict[str, Handler], provider: Provider, where: str
-) -> list[str]:
-    """The distinct keys by which handlers want their events ordered."""
+) -> None:
+    """Raise `ConfigError` where events are to be ordered by fields that they do not have."""
     for name, handler in handlers.items():
         is_field = handler.ordered_by.startswith("payload.")
         if is_field and tuple(settings.content or provider.content) == ("any",):
             what = f'{where}.content: ["any"] has no fields; expected "json" or "form", too'
             raise ConfigError(f"{what}, since handler {name} is ordered by {handler.ordered_by}")
-    return list(dict.fromkeys(h.ordered_by for h in handlers.values() if h.ordered_by))
 
 
 def provider_of(settings: EndpointSettings, where: str) -> Provider:

@@ -199,7 +199,7 @@ def resumable(handlers: Sequence[str], parts: Sequence[Part], now_ns: int) -> Ma
         part = known.get(name)
         if part is None:
             if EVERY_OTHER not in known:
-                resumed[name] = Resumed(0, False)
+                resumed[name] = Resumed(0, False, is_new=True)
         elif part.state == State.PENDING and part.due_ns <= now_ns:
             was_parked = not part.attempt and bool(part.order_key)
             resumed[name] = Resumed(part.attempt, was_parked)

@@ -15,10 +15,11 @@ LAYERS: list[set[str]] = [  # a module imports from rows below its own; names of
     {"recall", "pairing", "fetching", "watching"},
     {"plan"},
     {"handler_options", "fetch_plan", "alert_events", "doubts"},
+    {"routing"},
     {"admin"},
     {"wire", "intake", "spool", "dispatch", "handlers", "config", "notify", "remote", "alerts"},
     {"logs", "redacting", "recordings"},
-    {"values"},
+    {"values", "conditions"},
     {"model"},
     {"errors"},
 ]

@@ -533,6 +533,81 @@ def test_an_order_that_can_not_be_is_refused(value, refused):
     assert message.startswith(f"handlers.log.ordered_by: '{value}'; expected 'id', 'payload.PATH'")
 
 
+# --- which events a handler gets ------------------------------------------------------------------
+
+FILE = '[handlers.file]\npath = "events.jsonl"\n'
+TYPED = """
+import msgspec
+from fasthook import Event, handler
+class Order(msgspec.Struct): id: int
+@handler
+def first(event: Event[Order]) -> None: ...
+"""
+MAIN = 'payload.ref == "refs/heads/main"'
+
+
+def whens(made: Plan) -> dict[str, str]:
+    return {each.handler: each.when.source for each in made.endpoints[0].filters}
+
+
+def test_the_endpoint_says_which_events_a_handler_gets(make):
+    made = make(endpoint(more=f"handlers = ['log', {{ name = 'file', when = '{MAIN}' }}]") + FILE)
+    assert whens(made) == {"file": MAIN}
+    assert made.routes["a"] == [Wanted("log", 0), Wanted("file", 0, -1, True)]
+
+
+def test_its_own_condition_counts_unless_the_endpoint_has_one(make, install):
+    install(
+        """
+        from fasthook import handler
+        @handler(when="type == 'tag'")
+        def picky(event): ...
+        """,
+        "picky",
+    )
+    text = endpoint(more="handlers = ['picky']")
+    assert whens(make(text)) == {"picky": "type == 'tag'"}
+    assert whens(make(text + "[handlers.picky]\nwhen = 'id == \"1\"'\n")) == {"picky": 'id == "1"'}
+    picky = "handlers = [{ name = 'picky', when = 'true' }]"
+    assert whens(make(endpoint(more=picky))) == {"picky": "true"}
+    made = make(endpoint(more="handlers = [{ name = 'picky', when = '' }]"))
+    assert whens(made) == {}
+    assert made.routes["a"] == [Wanted("picky", 0)]
+
+
+def test_payloads_are_decoded_once_more_only_where_a_condition_asks(make, install):
+    install(TYPED, "first")
+    for when, types in (("type == 'x'", 1), ("payload.id == 1", 2)):
+        made = make(endpoint(more=f'handlers = [{{ name = "first", when = "{when}" }}]'))
+        assert made.endpoints[0].identifier.payload_count == types
+
+
+@pytest.mark.parametrize(
+    ("handlers", "error"),
+    [
+        (
+            "['log', { name = 'file', when = 'payload.ref =' }]",
+            "endpoint[0] (\"a\").handlers[1].when: 'payload.ref =': column 13: token recognition error",
+        ),
+        ("[{ name = 'log', when = 'paylod.a == 1' }]", "column 1: no name 'paylod'; did you mean"),
+        (
+            "[{ name = 'log', wen = 'true' }]",
+            'endpoint[0] ("a").handlers[0].wen: unknown key; did you',
+        ),
+        ("[{ when = 'true' }]", 'endpoint[0] ("a").handlers[0].name: missing'),
+        ("['log', { name = 'log' }]", 'endpoint[0] ("a").handlers: a handler is named twice'),
+        ("[{ name = 'log', when = 5 }]", 'endpoint[0] ("a").handlers[0].when: expected `str'),
+    ],
+)
+def test_a_condition_that_can_not_be_is_refused(handlers, error, refused):
+    assert error in refused(endpoint(more=f"handlers = {handlers}") + FILE)
+
+
+def test_a_condition_of_the_handler_is_named_where_it_stands(refused):
+    message = refused(endpoint() + "[handlers.log]\nwhen = 'payload.a ='\n")
+    assert message.startswith("handlers.log.when: 'payload.a =': column 11: ")
+
+
 def test_what_is_rejected_is_kept_where_the_endpoint_says_so(make):
     made = make(endpoint("a", more="keep_rejected = true") + endpoint("b"))
     assert [e.keep_rejected for e in made.endpoints] == [True, False]

@@ -62,7 +62,7 @@ def _row(settings: Config, made: Plan, index: int) -> dict[str, Any]:
         "path": endpoint.path,
         "provider": endpoint.provider,
         "secrets": [secret.source for secret in secrets],
-        "handlers": list(endpoint.handlers),
+        "handlers": list(endpoint.handler_names),
         "status": made.answers[endpoint.name].status,
         "silence": _silence(settings, endpoint),
     }

@@ -1,13 +1,11 @@
 """`fasthook forget`: erase what was received, for good, and know it still."""
 
-import difflib
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final
 
-import cel
 import click
 import orjson
 from rich.console import Console
@@ -26,6 +24,7 @@ from fasthook.cli.reading import (
     opens_spool,
     say,
 )
+from fasthook.conditions import BadExpression, compiled
 from fasthook.control import MAX_POSITIONS, Forget
 from fasthook.errors import BadPayload, BodyTooLarge
 from fasthook.intake import catalogue
@@ -42,15 +41,6 @@ from fasthook.spool.spool import REJECTS_NAME
 #: How long the service may take to erase what it was told to.
 _EFFECT_S: Final = 30.0
 _LOOK_S: Final = 0.1
-_VARIABLES: Final = ("payload", "id", "type", "endpoint", "headers", "received_at")
-#: Of the language (github.com/google/cel-spec, "Standard Definitions"); macros are among them.
-_FUNCTIONS: Final = (
-    *("all", "bool", "bytes", "contains", "double", "duration", "endsWith", "exists"),
-    *("exists_one", "filter", "getDate", "getDayOfMonth", "getDayOfWeek", "getDayOfYear"),
-    *("getFullYear", "getHours", "getMilliseconds", "getMinutes", "getMonth", "getSeconds"),
-    *("has", "int", "map", "matches", "max", "min", "size", "startsWith", "string"),
-    *("timestamp", "type", "uint"),
-)
 _Matches = Callable[[Found, Kept], bool]
 
 
@@ -165,11 +155,9 @@ class _Search:
 def _condition(where: str, headers: Headers) -> _Matches:
     """`where` as a function. Raises `UsageError`."""
     try:
-        program = cel.compile(where)
-    except ValueError as error:
+        program = compiled(where)
+    except BadExpression as error:
         raise click.UsageError(f"--where: {error}") from None
-
-    _check_names(program)
 
     def matches(delivery: Found, kept: Kept) -> bool:
         context = {
@@ -190,19 +178,6 @@ def _condition(where: str, headers: Headers) -> _Matches:
         return result
 
     return matches
-
-
-def _check_names(program: cel.Program) -> None:
-    """Raise `UsageError` for a name that is not there: such an expression matches nothing."""
-    for what, names, known in (
-        ("name", program.variables(), _VARIABLES),
-        ("function", program.functions(), _FUNCTIONS),
-    ):
-        for name in names:
-            if name.isidentifier() and name not in known:
-                close = difflib.get_close_matches(name, known, 1)
-                hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(known)}"
-                raise click.UsageError(f"--where: no {what} {name!r}; {hint}")
 
 
 def _payload(kept: Kept) -> Any:

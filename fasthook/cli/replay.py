@@ -97,7 +97,7 @@ def command(spool: Spool, as_json: bool, ids: Sequence[str], **options: Any) -> 
 
 
 def _check_handler(spool: Spool, name: str) -> None:
-    known = {handler for endpoint in spool.settings.endpoint for handler in endpoint.handlers}
+    known = {handler for endpoint in spool.settings.endpoint for handler in endpoint.handler_names}
     if name not in known:
         raise click.UsageError(f"--handler: {name!r}; endpoints have: {', '.join(sorted(known))}")
 
@@ -130,7 +130,7 @@ class _Search:
     def __init__(self, spool: Spool, source: Iterator[Found], handler: str) -> None:
         self._spool = spool
         self._handler = handler
-        self._has = {e.name for e in spool.settings.endpoint if handler in e.handlers}
+        self._has = {e.name for e in spool.settings.endpoint if handler in e.handler_names}
         self._iterator = self._usable(source)
         self.found = self.gone = self.foreign = 0
 

@@ -34,7 +34,7 @@ _UNTOUCHED: Final = {
     State.PENDING: "no handler had it yet",
     State.RUNNING: "its handlers have it in line or in hand",
     State.DONE: "its only handler did it at the first attempt",
-    State.IGNORED: "its endpoint does not want this type",
+    State.IGNORED: "its endpoint does not want this type, or no handler wants it",
     State.DAMAGED: "its record is damaged, so no handler gets it",
 }
 
@@ -133,6 +133,7 @@ def _handlers(parts: list[Part], failures: list[Failure]) -> list[dict[str, Any]
             "attempts": part.attempt,
             "due_at": iso(part.due_ns) if part.state == State.PENDING else None,
             "order_key": part.order_key,
+            "note": part.note,
             "failures": [
                 {"attempt": f.attempt, "at": iso(f.at_ns), "error": f.error}
                 for f in failures
@@ -183,6 +184,8 @@ def _show_handlers(found: Found, parts: list[Part], failures: list[Failure]) -> 
             text += f", {part.attempt} attempt{'s' if part.attempt > 1 else ''}"
         if part.state == State.PENDING:
             text += f", due {_due(part.due_ns)}"
+        if part.state == State.SKIPPED:
+            text += f", since this is not true: {part.note}"
         if part.order_key:
             text += f", ordered by {part.order_key!r}"
         click.echo(escape(text))

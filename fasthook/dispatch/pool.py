@@ -32,6 +32,7 @@ class Wanted(NamedTuple):
     name: str
     payload_index: int
     key_index: int = -1  # of `Delivery.order_keys`; -1: in no order
+    is_picky: bool = False  # it does not take every delivery: see `Delivery.unwanted`
 
 
 class Route(NamedTuple):
@@ -55,6 +56,7 @@ class Resumed(NamedTuple):
 
     attempt: int  # the last one
     was_parked: bool
+    is_new: bool = False  # nothing was said of it yet, so that it may be unwanted
 
 
 NewMarks = Callable[[str, Handler], Marks]
@@ -95,6 +97,8 @@ class Pool:
         self._emptied: asyncio.Future[None] | None = None
         self.lanes = {registered.name: self._new_lane(registered) for registered in handlers}
         self._routes: dict[str, tuple[Route, ...]] = {}
+        #: Those of endpoints whose handlers take all that comes.
+        self._plain: dict[str, tuple[Route, ...]] = {}
 
     def _new_lane(self, registered: Registered) -> Lane:
         name, handler, entry_point, settings = registered
@@ -116,8 +120,13 @@ class Pool:
     def connect(self, endpoints: Mapping[str, Sequence[Wanted]]) -> None:
         """Endpoint → its handlers."""
         self._routes = {
-            endpoint: tuple(Route(self.lanes[name], payload, key) for name, payload, key in wanted)
+            endpoint: tuple(Route(self.lanes[w.name], w.payload_index, w.key_index) for w in wanted)
             for endpoint, wanted in endpoints.items()
+        }
+        self._plain = {
+            endpoint: self._routes[endpoint]
+            for endpoint, wanted in endpoints.items()
+            if not any(w.is_picky for w in wanted)
         }
 
     def handlers_of(self, endpoint: str) -> list[str]:
@@ -128,7 +137,10 @@ class Pool:
 
     def dispatch(self, delivery: Delivery) -> None:
         """Put a delivery that has entered the backlog in line at each of its handlers."""
-        routes = self._routes[delivery.endpoint]
+        routes = self._plain.get(delivery.endpoint)
+        if routes is None:
+            self._dispatch_some(delivery)
+            return
         delivery.open_handlers = len(routes)
         delivery.has_one_handler = delivery.open_handlers == 1
         payloads = delivery.payloads
@@ -140,13 +152,47 @@ class Pool:
                 event: Event[Any] = Event(delivery, payloads[payload_index], 0, key)
                 self._take_turn(lane, event, lane.order.enter(event, is_fresh=True))
 
+    def _dispatch_some(self, delivery: Delivery) -> None:
+        """The same where not every handler takes all."""
+        routes = self._routes[delivery.endpoint]
+        unwanted = delivery.unwanted or {}
+        delivery.open_handlers = len(routes)
+        delivery.has_one_handler = delivery.open_handlers == 1
+        for lane, payload_index, key_index in routes:
+            if lane.name in unwanted:
+                self._skip(delivery, lane)
+            else:
+                key = delivery.order_keys[key_index] if key_index >= 0 else ""
+                self._enter(lane, Event(delivery, delivery.payloads[payload_index], 0, key))
+
+    def _enter(self, lane: Lane, event: Event[Any]) -> None:
+        if event._key:
+            self._take_turn(lane, event, lane.order.enter(event, is_fresh=True))
+        else:
+            lane.offer(event)
+
+    def _skip(self, delivery: Delivery, lane: Lane) -> None:
+        lane.counts.skipped += 1
+        why = (delivery.unwanted or {})[lane.name]
+        self._left(Outcome(delivery, lane.name, 0, "skip", 0.0, why))
+
+    def refuse(self, delivery: Delivery) -> None:
+        """None of its handlers wants a delivery, which is in no backlog: say why."""
+        for route in self._routes[delivery.endpoint]:
+            route.lane.counts.skipped += 1
+            why = (delivery.unwanted or {})[route.lane.name]
+            self._on_outcome(Outcome(delivery, route.lane.name, 0, "skip", 0.0, why))
+
     def resume(self, delivery: Delivery, resumed: Mapping[str, Resumed]) -> None:
         """Put a delivery that comes back from disk in line at those handlers alone."""
         delivery.open_handlers = len(resumed)
         for lane, payload_index, key_index in self._routes[delivery.endpoint]:
             if lane.name not in resumed:
                 continue
-            attempt, was_parked = resumed[lane.name]
+            attempt, was_parked, is_new = resumed[lane.name]
+            if is_new and delivery.unwanted is not None and lane.name in delivery.unwanted:
+                self._skip(delivery, lane)
+                continue
             key = delivery.order_keys[key_index] if key_index >= 0 else ""
             payload = delivery.payloads[payload_index]
             event: Event[Any] = Event(delivery, payload, attempt, key)

@@ -18,6 +18,7 @@ from fasthook.errors import (
     UnknownPath,
     WrongMethod,
 )
+from fasthook.intake.filters import Filter, unwanted
 from fasthook.intake.handshakes import Greeting, first_that_applies
 from fasthook.intake.identify import Identifier, OrderKey
 from fasthook.intake.limiter import ClientBuckets, TokenBucket, Vouched
@@ -46,6 +47,8 @@ class Endpoint(msgspec.Struct, frozen=True):
     security_headers: frozenset[bytes] = frozenset()
     is_id_signed: bool = False  # so that it alone makes a duplicate
     order_keys: tuple[OrderKey, ...] = ()  # one per distinct `ordered_by` of the handlers
+    handlers: int = 1  # how many it has
+    filters: tuple[Filter, ...] = ()  # of those that do not get every event
     keep_rejected: bool = False  # head and body of what is refused
     refusal_status: int = 401  # of what is not genuine
     methods: tuple[bytes, ...] = (b"POST",)
@@ -56,7 +59,7 @@ class Endpoint(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         is_plain = not (self.greetings or self.order_keys or self.events is not None)
-        is_plain = is_plain and not self.handovers
+        is_plain = is_plain and not (self.handovers or self.filters)
         msgspec.structs.force_setattr(self, "is_plain", is_plain)
         is_guarded = self.allow is not None or any(o.method == b"POST" for o in self.openings)
         is_guarded = is_guarded or b"POST" not in self.methods
@@ -182,6 +185,8 @@ class Receiver:
         request = request_of(delivery)
         _, _, delivery.payloads, found = endpoint.identifier.identify(request)
         delivery.order_keys = _keys_of(endpoint, request, delivery.event_id, found)
+        if endpoint.filters:
+            delivery.unwanted = unwanted(endpoint.filters, delivery)
 
     def restore_as(self, delivery: Delivery, payload: Undecodable) -> None:
         """Give a delivery that can't be decoded any more that for a payload."""
@@ -256,5 +261,14 @@ def _sort(endpoint: Endpoint, delivery: Delivery, request: Request, found: dict[
             delivery.kind = greeting.name
             delivery.reply = greeting.reply_to(request)
             return
-    if endpoint.events is not None and delivery.event_type not in endpoint.events:
+    if not _is_wanted(endpoint, delivery):
         delivery.kind = "ignored"
+
+
+def _is_wanted(endpoint: Endpoint, delivery: Delivery) -> bool:
+    """Whether any handler is to get it."""
+    if endpoint.events is not None and delivery.event_type not in endpoint.events:
+        return False
+    if endpoint.filters:
+        delivery.unwanted = unwanted(endpoint.filters, delivery)
+    return delivery.unwanted is None or len(delivery.unwanted) < endpoint.handlers

@@ -24,6 +24,7 @@ class State(IntEnum):
     DAMAGED = 5  # its record can't be read any more: never served, and never forgotten silently
     FORGOTTEN = 6  # head and body are erased
     WAITING = 7  # of a handler alone: behind others of its key
+    SKIPPED = 8  # of a handler alone: it does not want it
 
 
 #: A delivery, as the index has it: position, key, endpoint, id, type, receipt in ns, state, due.
@@ -86,6 +87,7 @@ class Part(NamedTuple):
     due_ns: int
     order_key: str
     crashes: int = 0  # attempts in which the process died
+    note: str = ""  # why it was skipped
 
 
 class Held(NamedTuple):

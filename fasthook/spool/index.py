@@ -18,10 +18,20 @@ from fasthook.logs import log
 from fasthook.spool.changes import EVERY_OTHER, NEVER_NS, Changes, Cursor, Held, Part, Row, State
 from fasthook.spool.journal import MAX_SEGMENT, WORKER_OF_POSITION, position_of
 from fasthook.spool.records import Replayed, Settled
+from fasthook.spool.schema import (
+    HELD,
+    IS_NOT_OVER,
+    LEADERLESS,
+    NOTED,
+    OVER,
+    PART_STATES,
+    SCHEMA,
+    SETTLED_STATES,
+    VERSION,
+)
 from fasthook.spool.transaction import transaction
 
 INDEX_NAME: Final = "index.db"
-VERSION: Final = 2
 #: The WAL-reset bug (sqlite.org/wal.html#walresetbug) is gone from here on.
 _MIN_SQLITE: Final = 3_051_003
 _BUSY_MS: Final = 5000
@@ -36,33 +46,8 @@ class WrongIndex(FasthookError):
     """A database that this version can't use."""
 
 
-#: Of the partial index; as it says it, or SQLite does not see that it may use it.
-_IS_NOT_OVER: Final = (
-    f"state IN ({State.RUNNING:d}, {State.DEAD:d}, {State.DAMAGED:d}, {State.FORGOTTEN:d})"
-)
-_SCHEMA: Final = f"""
-CREATE TABLE deliveries (
-    position INTEGER PRIMARY KEY, key BLOB NOT NULL, endpoint TEXT NOT NULL,
-    event_id TEXT NOT NULL, event_type TEXT NOT NULL, received_at_ns INTEGER NOT NULL,
-    state INTEGER NOT NULL, due_ns INTEGER NOT NULL);
-CREATE UNIQUE INDEX deliveries_key ON deliveries (key);
-CREATE INDEX deliveries_due ON deliveries ({WORKER_OF_POSITION}, due_ns, position)
-    WHERE state = {State.PENDING:d};
-CREATE INDEX deliveries_state ON deliveries (state, position)
-    WHERE {_IS_NOT_OVER};
-CREATE TABLE parts (
-    position INTEGER NOT NULL, handler TEXT NOT NULL, attempt INTEGER NOT NULL,
-    state INTEGER NOT NULL, due_ns INTEGER NOT NULL, order_key TEXT NOT NULL,
-    crashes INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (position, handler)) WITHOUT ROWID;
-CREATE INDEX parts_order ON parts (handler, order_key, state)
-    WHERE order_key != '' AND state IN ({State.PENDING:d}, {State.WAITING:d});
-CREATE TABLE failures (
-    position INTEGER NOT NULL, handler TEXT NOT NULL, attempt INTEGER NOT NULL,
-    at_ns INTEGER NOT NULL, error TEXT NOT NULL,
-    PRIMARY KEY (position, handler, attempt)) WITHOUT ROWID;
-CREATE TABLE cursors (worker INTEGER PRIMARY KEY, segment INTEGER, offset INTEGER);
-PRAGMA user_version = {VERSION};
-"""
+class OldIndex(WrongIndex):
+    """One that an older version made: it is to be made again."""
 
 
 class Index:
@@ -92,9 +77,10 @@ class Index:
         with transaction(self._connection):
             (version,) = self._ask("PRAGMA user_version")[0]
             if not version and not self._ask("SELECT 1 FROM sqlite_schema LIMIT 1"):
-                self._connection.execute(_SCHEMA)
+                self._connection.execute(SCHEMA)
             elif version != VERSION:
-                raise WrongIndex(f"{path}: format {version}; expected {VERSION}")
+                kind = OldIndex if 0 < version < VERSION else WrongIndex
+                raise kind(f"{path}: format {version}; expected {VERSION}")
 
     def _ask(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
         return self._connection.execute(statement, tuple(values)).fetchall()
@@ -156,20 +142,24 @@ class Index:
         known = self._ask("SELECT state FROM deliveries WHERE position = ?", (position,))
         if not known:
             return  # pruned, or the same as another
-        state, is_crash = _PART_STATES[settled.kind], settled.kind == "crash"
+        state, is_crash = PART_STATES[settled.kind], settled.kind == "crash"
         is_over = state in (State.DONE, State.DEAD)
+        is_noted = settled.kind in NOTED
         if settled.order_key and is_over:
             self._free(handler, settled.order_key)
         if known[0][0] == State.FORGOTTEN:
             return  # nothing more is said of it
         self._ask(
-            "INSERT INTO parts VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+            "INSERT INTO parts VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
             "attempt = excluded.attempt, state = excluded.state, due_ns = excluded.due_ns, "
             "order_key = coalesce(nullif(excluded.order_key, ''), order_key), "
-            "crashes = crashes + excluded.crashes",
-            (position, handler, attempt, int(state), settled.due_ns, settled.order_key, is_crash),
+            "crashes = crashes + excluded.crashes, note = excluded.note",
+            (
+                *(position, handler, attempt, int(state), settled.due_ns, settled.order_key),
+                *(is_crash, settled.error if is_noted else ""),
+            ),
         )
-        if settled.error:
+        if settled.error and not is_noted:
             self._ask(
                 "INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?)",
                 (position, handler, attempt, settled.at_ns, settled.error),
@@ -214,17 +204,19 @@ class Index:
         elif State.WAITING in states:
             state, due_ns = State.PENDING, NEVER_NS
         else:
-            state = State.DEAD if State.DEAD in states else State.DONE
+            state = next((each for each in OVER if each in states), State.DONE)
+            if state == State.SKIPPED:
+                state = State.IGNORED
         self._set_state([position], state, (State.PENDING, State.RUNNING), due_ns)
 
     def _replay(self, replayed: Replayed) -> None:
         """Settled deliveries run once more."""
         for position in replayed.positions:
-            if not self._set_state([position], State.PENDING, _SETTLED_STATES, 0):
+            if not self._set_state([position], State.PENDING, SETTLED_STATES, 0):
                 continue  # it is still to run, or there is nothing to run any more
             if replayed.handler:
                 again = (position, replayed.handler, int(State.PENDING))
-                self._ask("INSERT OR REPLACE INTO parts VALUES (?, ?, 0, ?, 0, '', 0)", again)
+                self._ask("INSERT OR REPLACE INTO parts VALUES (?, ?, 0, ?, 0, '', 0, '')", again)
                 self._rest_is_done(position)
                 continue
             self._ask(
@@ -240,7 +232,7 @@ class Index:
     def _rest_is_done(self, position: int) -> None:
         """Only those handlers run which have a part: others may have been added since."""
         rest = (position, EVERY_OTHER, int(State.DONE))
-        self._ask("INSERT OR IGNORE INTO parts VALUES (?, ?, 0, ?, 0, '', 0)", rest)
+        self._ask("INSERT OR IGNORE INTO parts VALUES (?, ?, 0, ?, 0, '', 0, '')", rest)
 
     # --- asking -----------------------------------------------------------------------------------
 
@@ -254,7 +246,7 @@ class Index:
             place = position_of(worker, 0, 0), position_of(worker + 1, 0, 0)
             self._ask(change, (int(State.PENDING), int(State.RUNNING), *place))
             # Whoever is in front of them may have been done in what a crash took.
-            for handler, order_key in self._ask(_LEADERLESS):
+            for handler, order_key in self._ask(LEADERLESS):
                 self._free(handler, order_key)
 
     def take_due(
@@ -318,8 +310,8 @@ class Index:
         found: dict[int, list[Part]] = {}
         if positions:
             wanted = (
-                "SELECT position, handler, attempt, state, due_ns, order_key, crashes FROM parts "
-                "WHERE position IN carray(?)"
+                "SELECT position, handler, attempt, state, due_ns, order_key, crashes, note "
+                "FROM parts WHERE position IN carray(?)"
             )
             for position, *values in self._ask(wanted, (_integers(positions),)):
                 found.setdefault(position, []).append(Part(*values))
@@ -327,7 +319,7 @@ class Index:
 
     def held_keys(self) -> list[Held]:
         """Keys of ordered events that wait on disk."""
-        return [Held(*row) for row in self._ask(_HELD)]
+        return [Held(*row) for row in self._ask(HELD)]
 
     def has(self, states: Sequence[State], begin: int, end: int) -> bool:
         """Whether a delivery from position `begin` up to `end` is in one of these states."""
@@ -345,7 +337,7 @@ class Index:
         )
         running = (
             "SELECT 1 FROM deliveries INDEXED BY deliveries_state "
-            f"WHERE {_IS_NOT_OVER} AND state = {State.RUNNING:d} "
+            f"WHERE {IS_NOT_OVER} AND state = {State.RUNNING:d} "
             "AND position >= ? AND position < ? LIMIT 1"
         )
         place = position_of(worker, 0, 0), position_of(worker + 1, 0, 0)
@@ -384,7 +376,7 @@ class Index:
     def counts(self) -> dict[State, int]:
         """How many deliveries are in each state that calls for something."""
         pending = f"SELECT count(*) FROM deliveries WHERE state = {State.PENDING:d}"
-        others = f"SELECT state, count(*) FROM deliveries WHERE {_IS_NOT_OVER} GROUP BY state"
+        others = f"SELECT state, count(*) FROM deliveries WHERE {IS_NOT_OVER} GROUP BY state"
         found = {State(state): count for state, count in self._ask(others)}
         return {State.PENDING: self._ask(pending)[0][0], State.DEAD: 0, State.DAMAGED: 0} | found
 
@@ -396,26 +388,6 @@ class Index:
             "SELECT key FROM deliveries WHERE key IN carray(?)", (apsw.carray(tuple(keys)),)
         )
         return {key for (key,) in rows}
-
-
-_PART_STATES: Final = {
-    "done": State.DONE,
-    "retry": State.PENDING,
-    "dead": State.DEAD,
-    "wait": State.WAITING,
-    "crash": State.PENDING,
-}
-_SETTLED_STATES: Final = (State.DONE, State.DEAD, State.IGNORED)
-_LEADERLESS: Final = f"""
-SELECT DISTINCT handler, order_key FROM parts p WHERE order_key != '' AND state = {State.WAITING:d}
-AND NOT EXISTS (SELECT 1 FROM parts q WHERE q.handler = p.handler AND q.order_key = p.order_key
-    AND q.order_key != '' AND q.state = {State.PENDING:d})"""
-_HELD: Final = f"""
-SELECT handler, order_key, max(CASE WHEN state = {State.PENDING:d} AND attempt > 0
-    THEN position ELSE -1 END), sum(attempt = 0),
-    coalesce(min(CASE WHEN attempt = 0 THEN position END), 0)
-FROM parts WHERE order_key != '' AND state IN ({State.PENDING:d}, {State.WAITING:d})
-GROUP BY handler, order_key"""
 
 
 def _integers(values: Sequence[int]) -> Any:

@@ -20,7 +20,7 @@ import msgspec
 
 from fasthook.errors import ConfigError
 from fasthook.spool.changes import NEVER_NS, Cursor, Part, State
-from fasthook.spool.index import INDEX_NAME, VERSION
+from fasthook.spool.index import INDEX_NAME
 from fasthook.spool.journal import (
     WORKER_OF_POSITION,
     place_of,
@@ -29,6 +29,7 @@ from fasthook.spool.journal import (
     segment_path,
 )
 from fasthook.spool.records import ACCEPTED, ERASED, Accepted, read_accepted
+from fasthook.spool.schema import VERSION
 
 _BUSY_MS: Final = 5000
 #: Rows that one statement looks at: some milliseconds of work.
@@ -44,7 +45,7 @@ _MAX_POSITION: Final = 2**63 - 1
 
 #: The states of deliveries, by the names that people use.
 STATES: Final[dict[str, State]] = {
-    state.name.lower(): state for state in State if state is not State.WAITING
+    state.name.lower(): state for state in State if state not in (State.WAITING, State.SKIPPED)
 }
 
 
@@ -290,7 +291,8 @@ class Reader:
     def parts_of(self, positions: Sequence[int]) -> dict[int, list[Part]]:
         """How far their handlers are; nothing where the only one was done at once, or none ran."""
         rows = self._of(
-            "SELECT position, handler, attempt, state, due_ns, order_key FROM parts", positions
+            "SELECT position, handler, attempt, state, due_ns, order_key, crashes, note FROM parts",
+            positions,
         )
         found: dict[int, list[Part]] = {}
         for position, *values in rows:

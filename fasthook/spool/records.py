@@ -19,7 +19,9 @@ from isal.isal_zlib import crc32
 from fasthook.errors import FasthookError
 from fasthook.model import Delivery, field_values, joined
 
-VERSION: Final = 2
+VERSION: Final = 3
+#: Version 2 knew less of what can become of a delivery, and is read the same.
+_READ_VERSIONS: Final = (2, VERSION)
 _NAME: Final = b"fasthook"
 _SEGMENT: Final = struct.Struct("<8sII")
 _RECORD: Final = struct.Struct("<4sBII")
@@ -61,8 +63,8 @@ class Accepted(msgspec.Struct, array_like=True, gc=False):
 
 
 #: What an attempt came to; or that the event waits behind others of its key; or that the worker
-#: died in the attempt.
-SettledKind = Literal["done", "retry", "dead", "wait", "crash"]
+#: died in the attempt; or that the handler does not want it.
+SettledKind = Literal["done", "retry", "dead", "wait", "crash", "skip"]
 
 
 class Settled(msgspec.Struct, array_like=True, gc=False):
@@ -75,7 +77,7 @@ class Settled(msgspec.Struct, array_like=True, gc=False):
     at_ns: int  # wall clock
     leaves: bool  # memory: no other handler has the delivery in line or in hand
     due_ns: int = 0  # of the next attempt, wall clock
-    error: str = ""
+    error: str = ""  # or why it was skipped
     order_key: str = ""  # events of one handler with the same one run one after the other
 
 
@@ -230,7 +232,7 @@ def read_segment_header(data: bytes | memoryview) -> int:
     name, version, salt = _SEGMENT.unpack_from(data)
     if name != _NAME:
         raise WrongVersion("it is no segment of fasthook")
-    if version != VERSION:
+    if version not in _READ_VERSIONS:
         raise WrongVersion(f"its format is version {version}; expected {VERSION}")
     return int(salt)
 

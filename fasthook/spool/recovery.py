@@ -13,7 +13,14 @@ import apsw
 from fasthook.logs import log
 from fasthook.spool.changes import Changes, Cursor, Held, State, state_of
 from fasthook.spool.erasing import erase
-from fasthook.spool.index import INDEX_NAME, WRITER_CACHE_KIB, Index, damage_mark, discard
+from fasthook.spool.index import (
+    INDEX_NAME,
+    WRITER_CACHE_KIB,
+    Index,
+    OldIndex,
+    damage_mark,
+    discard,
+)
 from fasthook.spool.journal import Journal, position_of
 from fasthook.spool.journals import Journals
 from fasthook.spool.records import (
@@ -75,6 +82,10 @@ def opened(
         if _is_ahead(file, journals):
             log.warning("index made again", reason="the journal has lost what the index knows of")
             discard(file)
+        return _recovered(path, journals, on_read)
+    except OldIndex:
+        log.warning("index made again", reason="an older version of fasthook made it")
+        discard(file)
         return _recovered(path, journals, on_read)
     except (apsw.CorruptError, apsw.NotADBError) as error:
         log.error("index damaged, so it is made again from the journal", error=str(error))

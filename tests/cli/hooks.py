@@ -51,11 +51,17 @@ event_type = "header:X-Event-Type"
 """
 
 
-def shop(*handlers: str, name: str = "shop", more: str = "") -> str:
-    """An `[[endpoint]]` whose senders say id and type in headers."""
+def shop(*handlers: str | dict[str, str], name: str = "shop", more: str = "") -> str:
+    """An `[[endpoint]]` whose senders say id and type in headers; a dict is a table of TOML."""
+    elements = [
+        json.dumps(each)
+        if isinstance(each, str)
+        else "{" + ", ".join(f"{key} = {json.dumps(value)}" for key, value in each.items()) + "}"
+        for each in handlers or ("one",)
+    ]
     lines = [
         f'secrets = ["plain:{SECRET}"]',
-        f"handlers = {json.dumps(handlers or ('one',))}",
+        f"handlers = [{', '.join(elements)}]",
         'content = ["json", "form", "any"]',
         more,
         SCHEME,

@@ -146,7 +146,7 @@ def _probed(case: Case, options: dict[str, Any]) -> Iterable[Finding]:
     except ConfigError as error:
         yield unseen("probe", str(error), "nothing was sent; see the lines about secrets")
         return
-    handlers = ", ".join(probe.endpoint.handlers)
+    handlers = ", ".join(probe.endpoint.handler_names)
     what = f"event {probe.event_id} goes to endpoint {probe.endpoint.name}"
     say(f"warning: {what}; what handles it really runs: {handlers}")
     yield from probing.run(case, probe, options["ca_file"], options["wait_s"])

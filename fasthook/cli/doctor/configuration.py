@@ -77,7 +77,7 @@ def _whole(case: Case) -> Iterator[Finding]:
 
 
 def _handlers(case: Case) -> Iterator[Finding]:
-    names = {name for endpoint in case.settings.endpoint for name in endpoint.handlers}
+    names = {name for endpoint in case.settings.endpoint for name in endpoint.handler_names}
     for name in sorted(names):
         entry_point = str(case.settings.handlers.get(name, {}).get("use") or name)
         try:

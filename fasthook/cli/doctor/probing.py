@@ -310,7 +310,7 @@ def _has_body(reader: Reader, found: Found, probe: Probe) -> bool:
 
 
 def _handled(reader: Reader, probe: Probe, found: Found, wait_s: float) -> Finding:
-    names = ", ".join(probe.endpoint.handlers)
+    names = ", ".join(probe.endpoint.handler_names)
     began = time.monotonic()
     while True:
         for failure in reader.failures_of([found.position]).get(found.position, []):
