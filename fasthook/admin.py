@@ -79,6 +79,14 @@ class Metrics:
         for name, counts in sorted(handlers.items()):
             skipped.add_metric((name,), counts.skipped)
         yield skipped
+        superseded = CounterMetricFamily(
+            "fasthook_handler_superseded",
+            "Events in whose place a newer one of their key ran.",
+            labels=("handler",),
+        )
+        for name, counts in sorted(handlers.items()):
+            superseded.add_metric((name,), counts.superseded)
+        yield superseded
         duration = HistogramMetricFamily(
             "fasthook_attempt_duration_seconds", "How long attempts took.", labels=("handler",)
         )

@@ -51,7 +51,7 @@ def endpoint_of(name: str, routes: Routing) -> Endpoint:
 
     Raises `ConfigError` for a type that can't be decoded.
     """
-    order_keys = [order_key_of(text) for text in routes.orders]
+    order_keys = [order_key_of(text) for text in routes.keys]
     also = [text for _, found in order_keys for text in found]
     bodies = Bodies(("json",), "", (), False, (), _MAX_BODY_BYTES)
     return Endpoint(

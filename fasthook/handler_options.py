@@ -23,8 +23,14 @@ class _RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     rate: Rate | None = None
     ordered_by: str | None = None
     when: str | None = None
+    coalesce_by: str | None = None
+    within: Duration | None = None
+    delay: Duration | None = None
+    not_before: str | None = None
 
 
+#: Options whose field of a `Handler` has another name.
+_FIELDS: Final = {"timeout": "timeout_s", "within": "within_s", "delay": "delay_s"}
 _RUN_OPTIONS: Final = frozenset(field.name for field in msgspec.structs.fields(_RunOptions))
 
 
@@ -41,16 +47,10 @@ def registered(name: str, table: dict[str, Any], where: str) -> Registered:
         place = f"handlers.{name}.use" if options.use else f"{where}.handlers"
         raise ConfigError(f"{place}: {error}") from None
     handler = _configured(name, found, settings)
-    handler = msgspec.structs.replace(
-        handler,
-        retries=handler.retries if options.retries is None else options.retries,
-        timeout_s=handler.timeout_s if options.timeout is None else float(options.timeout),
-        concurrency=handler.concurrency if options.concurrency is None else options.concurrency,
-        rate=handler.rate if options.rate is None else float(options.rate),
-        ordered_by=handler.ordered_by if options.ordered_by is None else options.ordered_by,
-    )
-    if options.when is not None:
-        handler = msgspec.structs.replace(handler, when=options.when)
+    given = msgspec.structs.asdict(options)
+    changes = {_FIELDS.get(n, n): v for n, v in given.items() if v is not None and n != "use"}
+    seconds = {n: float(v) for n, v in changes.items() if isinstance(v, float)}
+    handler = msgspec.structs.replace(handler, **changes | seconds)
     try:
         check_options(handler)
     except ValueError as error:

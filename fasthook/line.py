@@ -29,6 +29,7 @@ from fasthook.recall import Recall
 from fasthook.spool.changes import Held
 from fasthook.spool.committer import Committed, Entry
 from fasthook.spool.indexer import ReadBack, Settings
+from fasthook.spool.journal import name_of
 from fasthook.spool.records import Settled
 from fasthook.spool.rejects import Reject
 from fasthook.spool.spool import ALONE, KEY_BYTES, Place, Spool, key_of
@@ -38,6 +39,8 @@ from fasthook.wire.connection import Connection
 #: Retries that are due sooner wait in memory; for later ones the delivery goes back to disk.
 _PATIENCE_S: Final = 2.0
 #: What the log calls kinds of deliveries; all others are handshakes.
+#: What is no attempt.
+_UNSAID: Final = ("wait", "skip", "hold")
 _SAID: Final = {"event": "accepted", "ignored": "ignored", "duplicate": "duplicate"}
 
 
@@ -78,6 +81,7 @@ class Line:
             new_marks=self._new_marks,
         )
         self.pool.connect(plan.routes)
+        self.pool.on_superseded = self._superseded
         self._recall: Recall | None = None
         self._is_held = False
         if self.spool is not None:
@@ -107,7 +111,8 @@ class Line:
     def _new_marks(self, name: str, handler: Handler) -> Marks:
         if self.spool is None:
             return NO_MARKS
-        return self.spool.marks(name, handler.concurrency, is_ordered=bool(handler.ordered_by))
+        is_ordered = bool(handler.ordered_by or handler.coalesce_by)
+        return self.spool.marks(name, handler.concurrency, is_ordered=is_ordered)
 
     def start(self, *, is_alone: bool = True) -> None:
         """Begin with what waits on disk. Call within the running loop.
@@ -318,6 +323,8 @@ class Line:
             if delivery.position in self.pool.dropped:
                 outcome.error = ""
             due_ns = now_ns + int(outcome.retry_in_s * 1e9) if outcome.kind == "retry" else 0
+            if outcome.kind == "superseded":
+                outcome.error = name_of(outcome.by) if outcome.by >= 0 else ""
             settled = Settled(
                 delivery.position,
                 outcome.handler,
@@ -325,16 +332,26 @@ class Line:
                 attempt,
                 now_ns,
                 outcome.leaves,
-                due_ns,
+                outcome.due_ns or due_ns,
                 outcome.error,
                 outcome.order_key,
+                outcome.since_ns,
             )
             spool.settle(settled)
         if self._recall is not None:
             self._recall.settled(outcome)
 
+    def _superseded(self, handler: str, position: int, by: int, leaves: bool) -> None:
+        """A delivery that waits on disk is not to run: see `OnSuperseded`."""
+        if self.spool is not None:
+            now_ns, name = time.time_ns(), name_of(by)
+            self.spool.settle(Settled(position, handler, "superseded", 0, now_ns, leaves, 0, name))
+            if self._logs_requests:
+                fields = {"handler": handler, "name": name_of(position), "by": name}
+                self._log.write(20, "superseded", fields)
+
     def _say(self, outcome: Outcome) -> None:
-        if outcome.kind == "wait" or outcome.kind == "skip":
+        if outcome.kind in _UNSAID:
             return
         fields = {
             "handler": outcome.handler,
@@ -347,6 +364,10 @@ class Line:
         }
         if outcome.kind == "done":
             self._log.write(20, "done", fields)
+            return
+        if outcome.kind == "superseded":
+            if self._logs_requests:
+                self._log.write(20, "superseded", {**fields, "by": outcome.error})
             return
         fields |= {"error": outcome.error, "traceback": outcome.traceback}
         if outcome.kind == "retry":

@@ -175,8 +175,8 @@ class Undecoded(msgspec.Struct, frozen=True):
 
 
 #: "wait": there was no attempt yet, for events of the same key come first. "skip": there is none,
-#: for the handler does not want it.
-OutcomeKind = Literal["done", "retry", "dead", "wait", "skip"]
+#: for the handler does not want it. "hold": not yet. "superseded": a newer one runs in its place.
+OutcomeKind = Literal["done", "retry", "dead", "wait", "skip", "hold", "superseded"]
 
 
 class Outcome(msgspec.Struct, gc=False, eq=False):
@@ -192,6 +192,9 @@ class Outcome(msgspec.Struct, gc=False, eq=False):
     traceback: str = ""  # of an error that the handler did not raise on purpose
     leaves: bool = False  # memory: no other handler has the delivery in line or in hand
     order_key: str = ""  # where events of the same key wait on disk for this one
+    due_ns: int = 0  # of what is held: until then, wall clock
+    since_ns: int = 0  # of what is held: receipt of the first event of its key that it stands for
+    by: int = -1  # of what is superseded: position of the newer one, if it has one
 
 
 class Handler(msgspec.Struct, frozen=True):
@@ -208,6 +211,11 @@ class Handler(msgspec.Struct, frozen=True):
     ordered_by: str = ""
     #: An expression on the event (see `conditions`): the handler gets those of which it is true.
     when: str = ""
+    #: As `ordered_by`: events that agree in it become one run, with the newest: see `within_s`.
+    coalesce_by: str = ""
+    within_s: float = 0.0  # no event of the key for so long: then it runs
+    delay_s: float = 0.0  # from receipt to the first attempt, at the least
+    not_before: str = ""  # "payload.PATH" or "header.NAME": the time before which it does not run
 
 
 class HandlerFactory(msgspec.Struct, frozen=True):
@@ -233,6 +241,10 @@ def handler(
     rate: float = 0.0,
     ordered_by: str = "",
     when: str = "",
+    coalesce_by: str = "",
+    within: float = 0.0,
+    delay: float = 0.0,
+    not_before: str = "",
     runs_in: RunsIn | None = None,
 ) -> Callable[[Callable[..., Any]], Handler]: ...
 
@@ -246,6 +258,10 @@ def handler(  # noqa: PLR0913 - options, each by its name
     rate: float = 0.0,
     ordered_by: str = "",
     when: str = "",
+    coalesce_by: str = "",
+    within: float = 0.0,
+    delay: float = 0.0,
+    not_before: str = "",
     runs_in: RunsIn | None = None,
 ) -> Any:
     """Make a handler of a function that takes one `Event`.
@@ -258,6 +274,10 @@ def handler(  # noqa: PLR0913 - options, each by its name
     those of its key until it is done or dead; events without a value run in no order.
     `when`: a condition on the event, such as 'payload.ref == "refs/heads/main"': the handler gets
     the events of which it is true. It is checked when the service starts, and the endpoint's wins.
+    `coalesce_by` and `within`: events that agree in it become one run, with the newest of them,
+    once none has come for so many seconds; after ten times that in any case.
+    `delay`: seconds from receipt to the first attempt, at the least. `not_before`: "payload.PATH"
+    or "header.NAME", which holds the time (RFC 3339, or Unix) before which it does not run.
     Raises `TypeError` or `ValueError` where the function or an option can't work.
     """
 
@@ -268,6 +288,10 @@ def handler(  # noqa: PLR0913 - options, each by its name
         "rate": rate,
         "ordered_by": ordered_by,
         "when": when,
+        "coalesce_by": coalesce_by,
+        "within_s": within,
+        "delay_s": delay,
+        "not_before": not_before,
     }
 
     def decorate(function: Callable[..., Any]) -> Handler:
@@ -296,7 +320,7 @@ def _made(function: Callable[..., Any], runs_in: RunsIn | None, options: dict[st
     return made
 
 
-_ORDERED_BY = re.compile(r"(id|payload\.[^\s.]+(\.[^\s.]+)*|header\.[A-Za-z0-9-]+)?")
+_FIELD = re.compile(r"(id|payload\.[^\s.]+(\.[^\s.]+)*|header\.[A-Za-z0-9-]+)?")
 
 
 def check_options(handler: Handler) -> None:
@@ -307,19 +331,50 @@ def check_options(handler: Handler) -> None:
     ):
         if type(value) is not int or value < low:
             raise ValueError(f"{option}={value!r}; expected {low} or more, a whole number")
-    for option, seconds in (("timeout", handler.timeout_s), ("rate", handler.rate)):
+    for option, seconds in (
+        ("timeout", handler.timeout_s),
+        ("rate", handler.rate),
+        ("within", handler.within_s),
+        ("delay", handler.delay_s),
+    ):
         if type(seconds) is bool or not isinstance(seconds, int | float):
             raise ValueError(f"{option}={seconds!r}; expected a number")
-    if not _ORDERED_BY.fullmatch(handler.ordered_by):
-        raise ValueError(
-            f"ordered_by={handler.ordered_by!r}; expected 'id', 'payload.PATH' or 'header.NAME'"
-        )
+    for option, key in (
+        ("ordered_by", handler.ordered_by),
+        ("coalesce_by", handler.coalesce_by),
+        ("not_before", handler.not_before),
+    ):
+        if not (isinstance(key, str) and _FIELD.fullmatch(key)):
+            raise ValueError(f"{option}={key!r}; expected 'id', 'payload.PATH' or 'header.NAME'")
+    _check_flow(handler)
     if not isinstance(handler.when, str):
         raise ValueError(f"when={handler.when!r}; expected an expression")
     if not 0 < handler.timeout_s < math.inf:
         raise ValueError(f"timeout={handler.timeout_s}; expected more than 0 seconds")
     if not 0 <= handler.rate < math.inf:
         raise ValueError(f"rate={handler.rate}; expected 0 (no limit) or more per second")
+
+
+#: More than anybody waits; whatever waits is kept on disk.
+_MAX_WAIT_S = 366 * 86400
+
+
+def _check_flow(handler: Handler) -> None:
+    """Raise `ValueError` where options that keep events from their runs can't be, or not both."""
+    for option, seconds in (("within", handler.within_s), ("delay", handler.delay_s)):
+        if not 0 <= seconds <= _MAX_WAIT_S:
+            raise ValueError(f"{option}={seconds}; expected 0 seconds to {_MAX_WAIT_S}")
+    if handler.coalesce_by and not handler.within_s:
+        raise ValueError("within=0; expected more than 0 seconds, since there is a coalesce_by")
+    if handler.within_s and not handler.coalesce_by:
+        raise ValueError(f"within={handler.within_s}; has no meaning without coalesce_by")
+    if handler.ordered_by and handler.coalesce_by:
+        raise ValueError(
+            f"coalesce_by={handler.coalesce_by!r}; expected it or ordered_by, not both"
+        )
+    for option, value in (("delay", handler.delay_s), ("not_before", handler.not_before)):
+        if value and (handler.ordered_by or handler.coalesce_by):
+            raise ValueError(f"{option}={value!r}; does not go with ordered_by or coalesce_by")
 
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

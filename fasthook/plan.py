@@ -114,9 +114,13 @@ def _check_order(plan: Plan, workers: int) -> None:
     for name, wanted in plan.routes.items():
         for each in wanted:
             if each.key_index >= 0 and workers > 1:
+                by_name = {one.name: one.handler for one in plan.handlers}
+                how = "in order (ordered_by)"
+                if by_name[each.name].coalesce_by:
+                    how = "together (coalesce_by)"
                 raise ConfigError(
                     f"server.workers: {workers}, but handler {each.name} of endpoint {name} takes "
-                    "events in order (ordered_by), which one worker alone can keep; expected 1"
+                    f"events {how}, which one worker alone can keep; expected 1"
                 )
 
 
@@ -185,7 +189,7 @@ def _add_endpoint(plan: Plan, settings: EndpointSettings, config: Config, where:
     handlers = {name: known[name] for name in settings.handler_names}
     _check_fields(settings, handlers, provider, where)
     routes = routing(handlers, conditions_of(settings, handlers, config, where))
-    order_keys = [order_key_of(text) for text in routes.orders]
+    order_keys = [order_key_of(text) for text in routes.keys]
     for network in settings.allow:
         _network(f"{where}.allow", network)
     identifier = _identifier(settings, provider, scheme, routes.types, order_keys, config, where)
@@ -299,12 +303,17 @@ def _greetings(
 def _check_fields(
     settings: EndpointSettings, handlers: dict[str, Handler], provider: Provider, where: str
 ) -> None:
-    """Raise `ConfigError` where events are to be ordered by fields that they do not have."""
+    """Raise `ConfigError` where a handler goes by fields that events do not have."""
     for name, handler in handlers.items():
-        is_field = handler.ordered_by.startswith("payload.")
-        if is_field and tuple(settings.content or provider.content) == ("any",):
-            what = f'{where}.content: ["any"] has no fields; expected "json" or "form", too'
-            raise ConfigError(f"{what}, since handler {name} is ordered by {handler.ordered_by}")
+        for how, key in (
+            ("is ordered", handler.ordered_by),
+            ("coalesces", handler.coalesce_by),
+            ("is put off", handler.not_before),
+        ):
+            has_none = tuple(settings.content or provider.content) == ("any",)
+            if key.startswith("payload.") and has_none:
+                what = f'{where}.content: ["any"] has no fields; expected "json" or "form", too'
+                raise ConfigError(f"{what}, since handler {name} {how} by {key}")
 
 
 def provider_of(settings: EndpointSettings, where: str) -> Provider:

@@ -79,6 +79,11 @@ class Recall:
     def _hold_keys(self, held: Sequence[Held]) -> None:
         for key in held:
             if key.handler in self._pool.lanes:
+                coalescer = self._pool.coalescer_of(key.handler)
+                if coalescer is not None:
+                    first = key.due_ns, key.since_ns, key.received_at_ns
+                    coalescer.hold(key.order_key, key.newest, *first)
+                    continue
                 order = self._pool.lanes[key.handler].order
                 order.hold(key.order_key, key.head, key.parked, key.parked_from)
 
@@ -138,7 +143,10 @@ class Recall:
         self._asked_at = -1
         for position, parts in result.gone:
             for part in parts:
-                if part.order_key and part.handler in self._pool.lanes:
+                coalescer = self._pool.coalescer_of(part.handler)
+                if coalescer is not None:
+                    coalescer.gone(part.order_key, position)
+                elif part.order_key and part.handler in self._pool.lanes:
                     order = self._pool.lanes[part.handler].order
                     order.gone(part.order_key, position, was_parked=not part.attempt)
         now_ns = time.time_ns()

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from fasthook.conditions import BadExpression, Condition
 from fasthook.config import Config, Endpoint
+from fasthook.dispatch.flow import needs_flow
 from fasthook.dispatch.pool import Wanted
 from fasthook.errors import ConfigError
 from fasthook.intake.filters import Filter
@@ -15,7 +16,7 @@ class Routing(NamedTuple):
     """What an endpoint has to find in its events, and which handler takes what of it."""
 
     types: list[Any]  # the distinct types of payloads
-    orders: list[str]  # the distinct keys by which events are to be ordered
+    keys: list[str]  # the distinct fields by which events are ordered, coalesced or put off
     filters: tuple[Filter, ...]
     wanted: list[Wanted]
 
@@ -31,21 +32,27 @@ def routing(handlers: Mapping[str, Handler], whens: Mapping[str, Condition]) -> 
         if Any not in types:
             types.append(Any)
         untyped = types.index(Any)
-    orders = list(dict.fromkeys(h.ordered_by for h in handlers.values() if h.ordered_by))
+    asked = [(h.ordered_by or h.coalesce_by, h.not_before) for h in handlers.values()]
+    keys = list(dict.fromkeys(key for each in asked for key in each if key))
     return Routing(
         types,
-        orders,
+        keys,
         tuple(Filter(name, when, untyped) for name, when in whens.items()),
         [
             Wanted(
                 name,
                 types.index(h.payload_type),
-                orders.index(h.ordered_by) if h.ordered_by else -1,
-                name in whens,
+                _index(keys, h.ordered_by or h.coalesce_by),
+                _index(keys, h.not_before),
+                name in whens or needs_flow(h),
             )
             for name, h in handlers.items()
         ],
     )
+
+
+def _index(keys: list[str], key: str) -> int:
+    return keys.index(key) if key else -1
 
 
 def conditions_of(

@@ -307,6 +307,11 @@ class Service:
         yield gauge("fasthook_handler_waiting", "Events in line.", waiting, "handler")
         running = {name: float(lane.running) for name, lane in lanes.items()}
         yield gauge("fasthook_handler_running", "Attempts under way.", running, "handler")
+        flows = self.line.pool.flows.items()
+        found = {name: flow.coalescer for name, flow in flows}
+        waits = {name: float(one.waiting) for name, one in found.items() if one is not None}
+        text = "Keys of which an event waits to become one run with those that come."
+        yield gauge("fasthook_handler_coalescing", text, waits, "handler")
         unwritten = {"dropped": self._log.dropped, "summarised": self._log.summarised}
         yield counter("fasthook_log_lines_unwritten", "Lines that are in no log.", unwritten, "why")
         yield from self.line.families()

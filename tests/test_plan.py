@@ -553,7 +553,7 @@ def whens(made: Plan) -> dict[str, str]:
 def test_the_endpoint_says_which_events_a_handler_gets(make):
     made = make(endpoint(more=f"handlers = ['log', {{ name = 'file', when = '{MAIN}' }}]") + FILE)
     assert whens(made) == {"file": MAIN}
-    assert made.routes["a"] == [Wanted("log", 0), Wanted("file", 0, -1, True)]
+    assert made.routes["a"] == [Wanted("log", 0), Wanted("file", 0, is_special=True)]
 
 
 def test_its_own_condition_counts_unless_the_endpoint_has_one(make, install):

@@ -28,7 +28,7 @@ from fasthook.spool.queries import Filter, Found, Reader, position_named
 from fasthook.values import Rate
 
 #: What is over, so that it can run again.
-_OVER: Final = (State.DONE, State.DEAD, State.IGNORED)
+_OVER: Final = (State.DONE, State.DEAD, State.IGNORED, State.SUPERSEDED)
 #: Orders go out this often, each with what the rate allows.
 _TURN_S: Final = 0.25
 _CHUNK: Final = 200
@@ -108,7 +108,7 @@ def _named(spool: Spool, ids: Sequence[str], wanted: Filter) -> Iterator[Found]:
     for text in ids:
         named = list(_with_id(spool.reader, text, wanted)) if text else []
         if not named:
-            fail(f"{text!r}: no event with this id or name is done, dead or ignored")
+            fail(f"{text!r}: no event with this id or name is done, dead, ignored or superseded")
         found |= {delivery.position: delivery for delivery in named}
     return iter(sorted(found.values()))
 

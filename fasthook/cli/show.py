@@ -34,6 +34,7 @@ _UNTOUCHED: Final = {
     State.PENDING: "no handler had it yet",
     State.RUNNING: "its handlers have it in line or in hand",
     State.DONE: "its only handler did it at the first attempt",
+    State.SUPERSEDED: "a newer one of its key ran in its place",
     State.IGNORED: "its endpoint does not want this type, or no handler wants it",
     State.DAMAGED: "its record is damaged, so no handler gets it",
 }
@@ -186,8 +187,10 @@ def _show_handlers(found: Found, parts: list[Part], failures: list[Failure]) -> 
             text += f", due {_due(part.due_ns)}"
         if part.state == State.SKIPPED:
             text += f", since this is not true: {part.note}"
+        if part.state == State.SUPERSEDED:
+            text += f" by {part.note}" if part.note else ""
         if part.order_key:
-            text += f", ordered by {part.order_key!r}"
+            text += f", its key is {part.order_key!r}"
         click.echo(escape(text))
         for failure in failures:
             if failure.handler == part.handler:

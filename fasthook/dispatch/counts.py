@@ -22,12 +22,13 @@ FIRST_BUCKET_S: Final = BUCKETS_S[0]
 class Counts:
     """Attempts by outcome, and how long they took."""
 
-    __slots__ = ("done", "retry", "dead", "skipped", "_slower", "seconds")
+    __slots__ = ("done", "retry", "dead", "skipped", "superseded", "_slower", "seconds")
 
     def __init__(self) -> None:
         self.done = 0
         self.retry = 0
         self.dead = 0
+        self.superseded = 0  # events in whose place a newer one ran
         self.skipped = 0  # events that the handler does not want: no attempts
         #: By bucket, but for the first: that has what is in none of the others.
         self._slower = [0] * (len(BUCKETS_S) + 1)

@@ -8,6 +8,8 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, Final, NamedTuple
 
 from fasthook.dispatch.backlog import Backlog
+from fasthook.dispatch.coalescing import Coalescer
+from fasthook.dispatch.flow import Flow, OnSuperseded, needs_flow
 from fasthook.dispatch.lane import NO_MARKS, Lane, Marks
 from fasthook.dispatch.order import Turn
 from fasthook.dispatch.retry import delay_s
@@ -32,7 +34,8 @@ class Wanted(NamedTuple):
     name: str
     payload_index: int
     key_index: int = -1  # of `Delivery.order_keys`; -1: in no order
-    is_picky: bool = False  # it does not take every delivery: see `Delivery.unwanted`
+    due_index: int = -1  # of `Delivery.order_keys`: the time before which it does not run; -1: none
+    is_special: bool = False  # it does not take every delivery, or not at once
 
 
 class Route(NamedTuple):
@@ -41,10 +44,11 @@ class Route(NamedTuple):
     lane: Lane
     payload_index: int
     key_index: int
+    due_index: int
 
 
 class _Retry(NamedTuple):
-    """An event that waits in memory for its next attempt."""
+    """An event that waits in memory for its attempt, mostly not the first one."""
 
     due: float  # loop time
     lane: Lane
@@ -59,12 +63,18 @@ class Resumed(NamedTuple):
     is_new: bool = False  # nothing was said of it yet, so that it may be unwanted
 
 
+_FRESH: Final = Resumed(0, False, is_new=True)
 NewMarks = Callable[[str, Handler], Marks]
 
 
 def no_marks(name: str, handler: Handler) -> Marks:
     """Nothing is kept of what runs."""
     return NO_MARKS
+
+
+def _event(delivery: Delivery, route: Route, attempt: int) -> Event[Any]:
+    key = delivery.order_keys[route.key_index] if route.key_index >= 0 else ""
+    return Event(delivery, delivery.payloads[route.payload_index], attempt, key)
 
 
 class Pool:
@@ -99,6 +109,16 @@ class Pool:
         self._routes: dict[str, tuple[Route, ...]] = {}
         #: Those of endpoints whose handlers take all that comes.
         self._plain: dict[str, tuple[Route, ...]] = {}
+        #: Of handlers whose events may be kept from their line.
+        self.flows: dict[str, Flow] = {
+            name: Flow(lane, self, patience_s)
+            for name, lane in self.lanes.items()
+            if needs_flow(lane.handler)
+        }
+        #: Told of what is superseded while it is on disk.
+        self.on_superseded: OnSuperseded = lambda handler, position, by, leaves: None
+        #: Positions of deliveries that wait on disk for one handler while others have them.
+        self._partly: set[int] = set()
 
     def _new_lane(self, registered: Registered) -> Lane:
         name, handler, entry_point, settings = registered
@@ -120,18 +140,25 @@ class Pool:
     def connect(self, endpoints: Mapping[str, Sequence[Wanted]]) -> None:
         """Endpoint → its handlers."""
         self._routes = {
-            endpoint: tuple(Route(self.lanes[w.name], w.payload_index, w.key_index) for w in wanted)
+            endpoint: tuple(
+                Route(self.lanes[w.name], w.payload_index, w.key_index, w.due_index) for w in wanted
+            )
             for endpoint, wanted in endpoints.items()
         }
         self._plain = {
             endpoint: self._routes[endpoint]
             for endpoint, wanted in endpoints.items()
-            if not any(w.is_picky for w in wanted)
+            if not any(w.is_special for w in wanted)
         }
 
     def handlers_of(self, endpoint: str) -> list[str]:
         """Names of the endpoint's handlers; none if it is not configured any more."""
         return [route.lane.name for route in self._routes.get(endpoint, ())]
+
+    def coalescer_of(self, handler: str) -> Coalescer | None:
+        """What makes one run of several events; None: nothing does, or there is no such handler."""
+        flow = self.flows.get(handler)
+        return flow.coalescer if flow is not None else None
 
     # --- deliveries in ----------------------------------------------------------------------------
 
@@ -144,7 +171,7 @@ class Pool:
         delivery.open_handlers = len(routes)
         delivery.has_one_handler = delivery.open_handlers == 1
         payloads = delivery.payloads
-        for lane, payload_index, key_index in routes:
+        for lane, payload_index, key_index, _ in routes:
             if key_index < 0 or not delivery.order_keys[key_index]:
                 lane.offer(Event(delivery, payloads[payload_index], 0))
             else:
@@ -153,21 +180,27 @@ class Pool:
                 self._take_turn(lane, event, lane.order.enter(event, is_fresh=True))
 
     def _dispatch_some(self, delivery: Delivery) -> None:
-        """The same where not every handler takes all."""
+        """The same where not every handler takes all, or at once."""
         routes = self._routes[delivery.endpoint]
         unwanted = delivery.unwanted or {}
         delivery.open_handlers = len(routes)
         delivery.has_one_handler = delivery.open_handlers == 1
-        for lane, payload_index, key_index in routes:
-            if lane.name in unwanted:
-                self._skip(delivery, lane)
+        for route in routes:
+            if route.lane.name in unwanted:
+                self._skip(delivery, route.lane)
             else:
-                key = delivery.order_keys[key_index] if key_index >= 0 else ""
-                self._enter(lane, Event(delivery, delivery.payloads[payload_index], 0, key))
+                self._enter(route, _event(delivery, route, 0), _FRESH, is_fresh=True)
 
-    def _enter(self, lane: Lane, event: Event[Any]) -> None:
-        if event._key:
-            self._take_turn(lane, event, lane.order.enter(event, is_fresh=True))
+    def _enter(self, route: Route, event: Event[Any], resumed: Resumed, *, is_fresh: bool) -> None:
+        """An event comes to a handler, perhaps not to its line at once."""
+        lane, due_index = route.lane, route.due_index
+        flow = self.flows.get(lane.name)
+        if flow is not None:
+            text = event._delivery.order_keys[due_index] if due_index >= 0 else ""
+            flow.enter(event, text, is_fresh=is_fresh, is_new=resumed.is_new)
+        elif event._key:
+            turn = lane.order.enter(event, is_fresh=is_fresh, was_parked=resumed.was_parked)
+            self._take_turn(lane, event, turn)
         else:
             lane.offer(event)
 
@@ -186,21 +219,16 @@ class Pool:
     def resume(self, delivery: Delivery, resumed: Mapping[str, Resumed]) -> None:
         """Put a delivery that comes back from disk in line at those handlers alone."""
         delivery.open_handlers = len(resumed)
-        for lane, payload_index, key_index in self._routes[delivery.endpoint]:
-            if lane.name not in resumed:
+        for route in self._routes[delivery.endpoint]:
+            name = route.lane.name
+            if name not in resumed:
                 continue
-            attempt, was_parked, is_new = resumed[lane.name]
-            if is_new and delivery.unwanted is not None and lane.name in delivery.unwanted:
-                self._skip(delivery, lane)
-                continue
-            key = delivery.order_keys[key_index] if key_index >= 0 else ""
-            payload = delivery.payloads[payload_index]
-            event: Event[Any] = Event(delivery, payload, attempt, key)
-            if key:
-                turn = lane.order.enter(event, is_fresh=False, was_parked=was_parked)
-                self._take_turn(lane, event, turn)
+            one = resumed[name]
+            if one.is_new and delivery.unwanted is not None and name in delivery.unwanted:
+                self._skip(delivery, route.lane)
             else:
-                lane.offer(event)
+                event = _event(delivery, route, one.attempt)
+                self._enter(route, event, one, is_fresh=False)
 
     def _take_turn(self, lane: Lane, event: Event[Any], turn: Turn) -> None:
         if turn is Turn.RUN:
@@ -222,10 +250,12 @@ class Pool:
             return
         if outcome.kind == "retry" and event._delivery.position in self.dropped:
             outcome.kind = "dead"
-        if outcome.kind == "retry" and outcome.retry_in_s <= self._patience_s:
+        if event._key and lane.name in self.flows:
+            self.flows[lane.name].settled(event, self._following(lane, event), outcome)
+        elif outcome.kind == "retry" and outcome.retry_in_s <= self._patience_s:
             outcome.order_key = event._key
             self._on_outcome(outcome)
-            self._retry(lane, event, outcome.retry_in_s)
+            self.wait(lane, self._following(lane, event), outcome.retry_in_s)
         elif event._key:
             self._go_on(lane, event, outcome)
         else:
@@ -238,6 +268,8 @@ class Pool:
         if not left:
             outcome.leaves = True
             self.backlog.leave(delivery)
+            if self._partly:
+                self._partly.discard(delivery.position)
         self._on_outcome(outcome)
         if self._emptied is not None:
             self._look_whether_drained()
@@ -258,21 +290,45 @@ class Pool:
         if following is not None and self._drain_ends > -math.inf:
             lane.offer(following)
 
-    def _retry(self, lane: Lane, event: Event[Any], after_s: float) -> None:
+    def _following(self, lane: Lane, event: Event[Any]) -> Event[Any]:
+        """An event of its own for the next attempt: the handler may have kept the other one."""
         delivery = event._delivery
         index = next(r.payload_index for r in self._routes[delivery.endpoint] if r.lane is lane)
-        # An event of its own: the handler may have kept the other one.
-        payload = delivery.payloads[index]
-        following: Event[Any] = Event(delivery, payload, event.attempt, event._key)
+        return Event(delivery, delivery.payloads[index], event.attempt, event._key)
+
+    # --- ways of `Flow` ---------------------------------------------------------------------------
+
+    def offer(self, lane: Lane, event: Event[Any]) -> None:
+        """Put an event in line, unless nothing is to begin any more."""
+        if self._drain_ends > -math.inf:
+            lane.offer(event)
+
+    def wait(self, lane: Lane, event: Event[Any], after_s: float) -> None:
+        """Put an event in line after that."""
 
         def again() -> None:
             del self._retries[timer]
-            lane.offer(following)
+            lane.offer(event)
 
         loop = asyncio.get_running_loop()
         timer = loop.call_later(after_s, again)
-        self._retries[timer] = _Retry(loop.time() + after_s, lane, following)
+        self._retries[timer] = _Retry(loop.time() + after_s, lane, event)
         self._look_whether_drained()
+
+    def leave(self, outcome: Outcome) -> None:
+        """The handler has the delivery no more, or not yet."""
+        delivery = outcome.delivery
+        if outcome.kind == "hold" and delivery.open_handlers > 1:
+            self._partly.add(delivery.position)
+        self._left(outcome)
+
+    def tell(self, outcome: Outcome) -> None:
+        """The handler has it still."""
+        self._on_outcome(outcome)
+
+    def supersede_stored(self, handler: str, position: int, by: int) -> None:
+        """A delivery that waits on disk for a handler is not to run there."""
+        self.on_superseded(handler, position, by, position not in self._partly)
 
     # --- orders -----------------------------------------------------------------------------------
 
@@ -289,6 +345,11 @@ class Pool:
         for lane in self.lanes.values():
             for event in lane.order.drop(positions):
                 self._left(Outcome(event._delivery, lane.name, event.attempt, "dead", 0.0, reason))
+            flow = self.flows.get(lane.name)
+            if flow is not None and flow.coalescer is not None:
+                for event in flow.coalescer.drop(positions):
+                    gone = Outcome(event._delivery, lane.name, event.attempt, "dead", 0.0, reason)
+                    self._left(gone)
             for event in lane.drop(positions):
                 self._give_up(lane, event, reason)
 
@@ -303,6 +364,8 @@ class Pool:
         if self._emptied is None or self._emptied.done():
             return
         is_due = any(retry.due <= self._drain_ends for retry in self._retries.values())
+        left_s = self._drain_ends - asyncio.get_running_loop().time()
+        is_due = is_due or any(flow.first_due_s() <= left_s for flow in self.flows.values())
         is_busy = any(lane.waiting or lane.running for lane in self.lanes.values())
         if not self.backlog.count or not (is_busy or is_due):
             self._emptied.set_result(None)

@@ -97,6 +97,11 @@ MESSAGES: Final[dict[str, Message]] = {
         "A genuine event was accepted",
         "It is on disk as `durability` says, and was answered 2xx.",
     ),
+    "superseded": Message(
+        "ae6bb94b15fa4a3c8d23d0e07dcd74d1",
+        "A newer event of the same key runs in the place of this one",
+        "As `coalesce_by` and `within` say. FASTHOOK_BY is the name of the newer one.",
+    ),
     "duplicate": Message(
         "0f184fea6a4647a5b20b255cbc5ae5b0",
         "An event came again",

@@ -25,6 +25,7 @@ class State(IntEnum):
     FORGOTTEN = 6  # head and body are erased
     WAITING = 7  # of a handler alone: behind others of its key
     SKIPPED = 8  # of a handler alone: it does not want it
+    SUPERSEDED = 9  # a newer one of its key runs in its place
 
 
 #: A delivery, as the index has it: position, key, endpoint, id, type, receipt in ns, state, due.
@@ -87,7 +88,8 @@ class Part(NamedTuple):
     due_ns: int
     order_key: str
     crashes: int = 0  # attempts in which the process died
-    note: str = ""  # why it was skipped
+    note: str = ""  # why it was skipped, or the name of the one that superseded it
+    since_ns: int = 0  # of one that is held: receipt of the first event that it stands for
 
 
 class Held(NamedTuple):
@@ -98,6 +100,10 @@ class Held(NamedTuple):
     head: int  # position of the one that is to be tried again; -1: none
     parked: int  # how many wait behind it, or behind one another
     parked_from: int  # the lowest position of these
+    newest: int  # the highest position of all; and of that one:
+    due_ns: int
+    since_ns: int
+    received_at_ns: int
 
 
 class Cursor(NamedTuple):

@@ -150,13 +150,15 @@ class Index:
         if known[0][0] == State.FORGOTTEN:
             return  # nothing more is said of it
         self._ask(
-            "INSERT INTO parts VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
-            "attempt = excluded.attempt, state = excluded.state, due_ns = excluded.due_ns, "
+            "INSERT INTO parts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+            "attempt = max(attempt, excluded.attempt), state = excluded.state, "
+            "due_ns = excluded.due_ns, "
             "order_key = coalesce(nullif(excluded.order_key, ''), order_key), "
-            "crashes = crashes + excluded.crashes, note = excluded.note",
+            "crashes = crashes + excluded.crashes, note = excluded.note, "
+            "since_ns = excluded.since_ns",
             (
                 *(position, handler, attempt, int(state), settled.due_ns, settled.order_key),
-                *(is_crash, settled.error if is_noted else ""),
+                *(is_crash, settled.error if is_noted else "", settled.since_ns),
             ),
         )
         if settled.error and not is_noted:
@@ -216,7 +218,9 @@ class Index:
                 continue  # it is still to run, or there is nothing to run any more
             if replayed.handler:
                 again = (position, replayed.handler, int(State.PENDING))
-                self._ask("INSERT OR REPLACE INTO parts VALUES (?, ?, 0, ?, 0, '', 0, '')", again)
+                self._ask(
+                    "INSERT OR REPLACE INTO parts VALUES (?, ?, 0, ?, 0, '', 0, '', 0)", again
+                )
                 self._rest_is_done(position)
                 continue
             self._ask(
@@ -232,7 +236,7 @@ class Index:
     def _rest_is_done(self, position: int) -> None:
         """Only those handlers run which have a part: others may have been added since."""
         rest = (position, EVERY_OTHER, int(State.DONE))
-        self._ask("INSERT OR IGNORE INTO parts VALUES (?, ?, 0, ?, 0, '', 0, '')", rest)
+        self._ask("INSERT OR IGNORE INTO parts VALUES (?, ?, 0, ?, 0, '', 0, '', 0)", rest)
 
     # --- asking -----------------------------------------------------------------------------------
 
@@ -310,8 +314,8 @@ class Index:
         found: dict[int, list[Part]] = {}
         if positions:
             wanted = (
-                "SELECT position, handler, attempt, state, due_ns, order_key, crashes, note "
-                "FROM parts WHERE position IN carray(?)"
+                "SELECT position, handler, attempt, state, due_ns, order_key, crashes, note, "
+                "since_ns FROM parts WHERE position IN carray(?)"
             )
             for position, *values in self._ask(wanted, (_integers(positions),)):
                 found.setdefault(position, []).append(Part(*values))

@@ -57,6 +57,11 @@ def place_of(position: int) -> tuple[int, int, int]:
     return position >> _OFFSET_BITS + _SEGMENT_BITS, segment, position & ((1 << _OFFSET_BITS) - 1)
 
 
+def name_of(position: int) -> str:
+    """How people call a delivery: WORKER.SEGMENT.OFFSET."""
+    return ".".join(map(str, place_of(position)))
+
+
 class Journal:
     """Appends batches of records, and reads records back by their position."""
 

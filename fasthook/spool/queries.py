@@ -23,6 +23,7 @@ from fasthook.spool.changes import NEVER_NS, Cursor, Part, State
 from fasthook.spool.index import INDEX_NAME
 from fasthook.spool.journal import (
     WORKER_OF_POSITION,
+    name_of,
     place_of,
     position_of,
     read_record,
@@ -51,11 +52,6 @@ STATES: Final[dict[str, State]] = {
 
 class Unreadable(ConfigError):
     """The index, or a file of the journal, can't be read."""
-
-
-def name_of(position: int) -> str:
-    """How people call a delivery: WORKER.SEGMENT.OFFSET."""
-    return ".".join(map(str, place_of(position)))
 
 
 def position_named(text: str) -> int:
@@ -291,7 +287,8 @@ class Reader:
     def parts_of(self, positions: Sequence[int]) -> dict[int, list[Part]]:
         """How far their handlers are; nothing where the only one was done at once, or none ran."""
         rows = self._of(
-            "SELECT position, handler, attempt, state, due_ns, order_key, crashes, note FROM parts",
+            "SELECT position, handler, attempt, state, due_ns, order_key, crashes, note, since_ns "
+            "FROM parts",
             positions,
         )
         found: dict[int, list[Part]] = {}

@@ -63,8 +63,9 @@ class Accepted(msgspec.Struct, array_like=True, gc=False):
 
 
 #: What an attempt came to; or that the event waits behind others of its key; or that the worker
-#: died in the attempt; or that the handler does not want it.
-SettledKind = Literal["done", "retry", "dead", "wait", "crash", "skip"]
+#: died in the attempt; or that the handler does not want it (skip), or not yet (hold); or that a
+#: newer one runs in its place.
+SettledKind = Literal["done", "retry", "dead", "wait", "crash", "skip", "hold", "superseded"]
 
 
 class Settled(msgspec.Struct, array_like=True, gc=False):
@@ -77,8 +78,9 @@ class Settled(msgspec.Struct, array_like=True, gc=False):
     at_ns: int  # wall clock
     leaves: bool  # memory: no other handler has the delivery in line or in hand
     due_ns: int = 0  # of the next attempt, wall clock
-    error: str = ""  # or why it was skipped
+    error: str = ""  # or why it was skipped, or by what it was superseded
     order_key: str = ""  # events of one handler with the same one run one after the other
+    since_ns: int = 0  # of what is held: receipt of the first event that it stands for
 
 
 class Done(msgspec.Struct, array_like=True, gc=False):

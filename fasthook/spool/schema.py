@@ -24,6 +24,7 @@ CREATE TABLE parts (
     position INTEGER NOT NULL, handler TEXT NOT NULL, attempt INTEGER NOT NULL,
     state INTEGER NOT NULL, due_ns INTEGER NOT NULL, order_key TEXT NOT NULL,
     crashes INTEGER NOT NULL DEFAULT 0, note TEXT NOT NULL DEFAULT '',
+    since_ns INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (position, handler)) WITHOUT ROWID;
 CREATE INDEX parts_order ON parts (handler, order_key, state)
     WHERE order_key != '' AND state IN ({State.PENDING:d}, {State.WAITING:d});
@@ -41,19 +42,24 @@ PART_STATES: Final = {
     "wait": State.WAITING,
     "crash": State.PENDING,
     "skip": State.SKIPPED,
+    "hold": State.PENDING,
+    "superseded": State.SUPERSEDED,
 }
 #: What is said with these is no failure.
-NOTED: Final = ("skip",)
+NOTED: Final = ("skip", "superseded")
 #: What became of a delivery as a whole: the first of these that is said of a handler.
-OVER: Final = (State.DEAD, State.DONE, State.SKIPPED)
-SETTLED_STATES: Final = (State.DONE, State.DEAD, State.IGNORED)
+OVER: Final = (State.DEAD, State.DONE, State.SUPERSEDED, State.SKIPPED)
+SETTLED_STATES: Final = (State.DONE, State.DEAD, State.IGNORED, State.SUPERSEDED)
 LEADERLESS: Final = f"""
 SELECT DISTINCT handler, order_key FROM parts p WHERE order_key != '' AND state = {State.WAITING:d}
 AND NOT EXISTS (SELECT 1 FROM parts q WHERE q.handler = p.handler AND q.order_key = p.order_key
     AND q.order_key != '' AND q.state = {State.PENDING:d})"""
 HELD: Final = f"""
-SELECT handler, order_key, max(CASE WHEN state = {State.PENDING:d} AND attempt > 0
-    THEN position ELSE -1 END), sum(attempt = 0),
-    coalesce(min(CASE WHEN attempt = 0 THEN position END), 0)
-FROM parts WHERE order_key != '' AND state IN ({State.PENDING:d}, {State.WAITING:d})
-GROUP BY handler, order_key"""
+SELECT keys.*, newest.due_ns, newest.since_ns, received_at_ns FROM (
+    SELECT handler, order_key, max(CASE WHEN state = {State.PENDING:d} AND attempt > 0
+        THEN position ELSE -1 END), sum(attempt = 0),
+        coalesce(min(CASE WHEN attempt = 0 THEN position END), 0), max(position) AS last
+    FROM parts WHERE order_key != '' AND state IN ({State.PENDING:d}, {State.WAITING:d})
+    GROUP BY handler, order_key) keys
+JOIN parts newest ON newest.position = last AND newest.handler = keys.handler
+JOIN deliveries ON deliveries.position = last"""

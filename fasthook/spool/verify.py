@@ -9,8 +9,8 @@ from typing import Final, Literal, NamedTuple
 
 from fasthook.spool.changes import State
 from fasthook.spool.index import INDEX_NAME
-from fasthook.spool.journal import place_of, position_of
-from fasthook.spool.queries import Found, Reader, name_of
+from fasthook.spool.journal import name_of, place_of, position_of
+from fasthook.spool.queries import Found, Reader
 from fasthook.spool.records import (
     ACCEPTED,
     BLANK,

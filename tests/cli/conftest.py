@@ -153,6 +153,18 @@ class Serving:
             with error:
                 return error.code
 
+    def metrics(self) -> dict[str, float]:
+        """By name and labels."""
+        with urllib.request.urlopen(self.admin + "/metrics", timeout=WAIT_S) as response:
+            lines = response.read().decode().splitlines()
+        values = [line.rpartition(" ") for line in lines if not line.startswith("#")]
+        return {name: float(value) for name, _, value in values}
+
+    def kill(self) -> None:
+        """SIGKILL, to the worker, too: it sees its parent's end."""
+        self.process.kill()
+        self.end()
+
     def stop(self) -> int:
         """The exit code, after a SIGTERM if it still runs."""
         if self.process.poll() is None:

@@ -189,7 +189,7 @@ def test_what_is_still_to_run_is_not_replayed(hooks):
     assert post(serving, "a") == 202
     hooks.wait_for(a="running")
     result = hooks.run("replay", "a", code=1)
-    assert "is done, dead or ignored" in result.stderr
+    assert "is done, dead, ignored or superseded" in result.stderr
     hooks.release("one")
     hooks.wait_for(a="done")
     assert hooks.ids("one") == ["a"]
