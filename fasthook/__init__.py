@@ -11,6 +11,7 @@ The line from bytes to handler, and who knows what:
     alerts/     counts → alerts           finds what is unusual; no I/O, no clock
     line        where these meet, and only here: request → answer → outcome
     recall      what waits on disk is read back when there is room
+    pausing     what an operator has paused waits on disk
     service     one worker: its listeners, its line, from start to drain
     worker      the process of a worker; supervisor: its parent; notify: what systemd is told
     routing     which handler gets what of an endpoint; conditions: expressions on events

@@ -7,7 +7,7 @@ import msgspec
 
 from fasthook.config import convert
 from fasthook.dispatch import registry
-from fasthook.dispatch.pool import Registered
+from fasthook.dispatch.routes import Registered
 from fasthook.errors import ConfigError
 from fasthook.model import Handler, HandlerFactory, check_options
 from fasthook.values import Duration, Rate

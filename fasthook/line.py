@@ -24,6 +24,7 @@ from fasthook.intake.network import Clients
 from fasthook.intake.receiver import Receiver
 from fasthook.logs import Log
 from fasthook.model import Delivery, Handler, Outcome, Request
+from fasthook.pausing import Pausing
 from fasthook.plan import Plan, spool_of
 from fasthook.recall import Recall
 from fasthook.spool.changes import Held
@@ -83,6 +84,7 @@ class Line:
         self.pool.connect(plan.routes)
         self.pool.on_superseded = self._superseded
         self._recall: Recall | None = None
+        self._pausing: Pausing | None = None
         self._is_held = False
         if self.spool is not None:
             ordered = _ordered(plan)
@@ -94,6 +96,9 @@ class Line:
                 hold=settings.hold,
                 ordered=ordered,
             )
+            self._pausing = Pausing(self.spool.path, self.pool, self._recall)
+            self._recall.on_look = self._pausing.look
+            self.pool.on_held = self.spool.hold
 
     def _open_spool(self, config: Config, place: Place) -> Spool:
         settings, path = config.spool, spool_of(config)
@@ -121,6 +126,8 @@ class Line:
         """
         if self.spool is not None and self._recall is not None:
             self.spool.start()
+            if self._pausing is not None:
+                self._pausing.look()
             self._recall.start(is_alone=is_alone)
 
     def alone(self, held: Sequence[Held]) -> None:
@@ -395,6 +402,8 @@ class Line:
             return
         counts = {state.name.lower(): float(n) for state, n in self.spool.counts.items()}
         yield gauge("fasthook_spool_events", "By state, some seconds ago.", counts, "state")
+        if self._pausing is not None:
+            yield from self._pausing.families()
         yield gauge("fasthook_spool_bytes", "Of the journal.", {"": self.spool.size_bytes})
         slowest_s, self.spool.slowest_commit_s = self.spool.slowest_commit_s, 0.0
         help_text = "The longest since it was last asked for."

@@ -9,12 +9,15 @@ import re
 import typing
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Generic, Literal, TypeVar, overload
+from typing import Any, Final, Generic, Literal, TypeVar, overload
 
 import msgspec
 import orjson
 
 T = TypeVar("T")
+
+#: Due never: something else has to happen first.
+NEVER_NS: Final = 2**63 - 1
 
 #: Where a handler runs: on the event loop (`async def`), in a thread (`def`), in a child process.
 RunsIn = Literal["loop", "thread", "process"]

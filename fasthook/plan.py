@@ -6,7 +6,8 @@ make the same plan.
 
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -15,7 +16,7 @@ import msgspec
 from fasthook import alert_events
 from fasthook.config import ALERTS, Config, convert
 from fasthook.config import Endpoint as EndpointSettings
-from fasthook.dispatch.pool import Registered, Wanted
+from fasthook.dispatch.routes import Registered, Wanted
 from fasthook.doubts import doubts_of
 from fasthook.errors import ConfigError
 from fasthook.fetch_plan import FetchPlan, client_of, source_of
@@ -34,7 +35,7 @@ from fasthook.intake.signatures import Observer, Unsigned, Verifier, verifier_of
 from fasthook.intake.templates import Template
 from fasthook.model import Handler, Reply
 from fasthook.routing import compiled, conditions_of, own_when, routing
-from fasthook.spool import secrets
+from fasthook.spool import pauses, secrets
 from fasthook.spool.secrets import Kept
 from fasthook.wire.sockets import check_address
 
@@ -99,9 +100,29 @@ def _make(config: Config) -> Plan:
         plan.warnings.append(LOSES_EVENTS)
     if config.dispatch.hold:
         plan.warnings.append(HOLDS_EVENTS)
+    plan.warnings.extend(_paused(config))
     plan.warnings.extend(alert_events.check(config, workers_of(config)))
     _check_order(plan, workers_of(config))
     return plan
+
+
+def _paused(config: Config) -> Iterator[str]:
+    """What does not run, since when, and what to do."""
+    if config.spool.durability == "none":
+        return
+    try:
+        found = pauses.read(spool_of(config))
+    except OSError as error:  # of another user
+        yield f"what is paused can't be read: {error.filename}: {error.strerror}"
+        return
+    for what, option, names in (
+        ("endpoint", "", found.endpoints),
+        ("handler", "--handler ", found.handlers),
+    ):
+        for name, since_ns in names.items():
+            since = f"{datetime.fromtimestamp(since_ns / 1e9, UTC):%Y-%m-%d %H:%M:%S} UTC"
+            cure = f"`fasthook resume {option}{name}` ends that"
+            yield f"{what} {name} is paused since {since}, its events wait on disk; {cure}"
 
 
 def workers_of(config: Config) -> int:

@@ -6,11 +6,12 @@ worker that had it is gone.
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
 from fasthook.dispatch.backlog import Backlog
-from fasthook.dispatch.pool import Pool, Resumed
+from fasthook.dispatch.pool import Pool
+from fasthook.dispatch.routes import Resumed
 from fasthook.errors import Rejection
 from fasthook.intake.receiver import Receiver
 from fasthook.logs import log
@@ -48,6 +49,10 @@ class Recall:
         self._ordered = ordered
         #: Endpoints whose events wait on disk, since another worker may have earlier ones.
         self._waiting: Sequence[str] = ()
+        #: And those that are paused.
+        self._paused: Sequence[str] = ()
+        self._withheld: Sequence[str] = ()  # all of these
+        self.on_look: Callable[[], None] = lambda: None
         #: Whether older events wait on disk: then new ones do, too.
         self._is_behind = False
         self._to_disk = 0  # events accepted that were to wait on disk
@@ -61,6 +66,7 @@ class Recall:
             self._hold_keys(self._spool.held_keys)
         else:
             self._waiting = self._ordered
+            self._sum_up()
         waiting = self._spool.counts[State.PENDING]
         self._is_behind = waiting > 0
         if waiting and is_alone:
@@ -73,8 +79,18 @@ class Recall:
         if self._waiting:
             self._hold_keys(held)
             self._waiting = ()
+            self._sum_up()
         self._is_behind = True
         self._ask_back()
+
+    def withhold(self, endpoints: Collection[str]) -> None:
+        """From now on bring nothing of these; of all others what waits."""
+        self._paused = tuple(endpoints)
+        self._sum_up()
+        self._is_behind = True
+
+    def _sum_up(self) -> None:
+        self._withheld = (*self._waiting, *self._paused)
 
     def _hold_keys(self, held: Sequence[Held]) -> None:
         for key in held:
@@ -90,6 +106,7 @@ class Recall:
     def drain(self) -> None:
         """Whoever comes next is to run new events whose order counts, beside its own."""
         self._waiting = self._ordered
+        self._sum_up()
 
     def stop(self) -> None:
         """Bring nothing more: the next start finds it."""
@@ -99,7 +116,7 @@ class Recall:
 
     def enter(self, delivery: Delivery) -> bool:
         """Whether a new delivery has entered the backlog; else it is to wait on disk."""
-        if self._is_behind or self._hold or delivery.endpoint in self._waiting:
+        if self._is_behind or self._hold or delivery.endpoint in self._withheld:
             return False
         if self._is_stopping:
             return False
@@ -123,6 +140,7 @@ class Recall:
     def _look(self) -> None:
         """Ask now and then: a retry may be due, or a command may have replayed something."""
         self._looker = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
+        self.on_look()
         self._ask_back()
 
     def _ask_back(self) -> None:
@@ -132,7 +150,7 @@ class Recall:
         if count > 0:
             self._asked_at = self._to_disk
             left_bytes = self._backlog.capacity_bytes - self._backlog.bytes
-            self._spool.read_back(count, left_bytes, self._waiting)
+            self._spool.read_back(count, left_bytes, self._withheld)
 
     def brought(self, result: ReadBack) -> None:
         """What was asked for."""

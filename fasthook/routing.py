@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from fasthook.conditions import BadExpression, Condition
 from fasthook.config import Config, Endpoint
 from fasthook.dispatch.flow import needs_flow
-from fasthook.dispatch.pool import Wanted
+from fasthook.dispatch.routes import Wanted
 from fasthook.errors import ConfigError
 from fasthook.intake.filters import Filter
 from fasthook.model import Handler

@@ -12,6 +12,7 @@ LAYERS: list[set[str]] = [  # a module imports from rows below its own; names of
     {"worker"},
     {"service"},
     {"line", "control"},
+    {"pausing"},
     {"recall", "pairing", "fetching", "watching"},
     {"plan"},
     {"handler_options", "fetch_plan", "alert_events", "doubts"},

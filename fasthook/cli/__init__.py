@@ -26,6 +26,8 @@ _COMMANDS = (
     "tail",
     "dead",
     "replay",
+    "pause",
+    "resume",
     "export",
     "forget",
     "rejects",

@@ -171,7 +171,7 @@ def _show_verdict(found: Found, kept: Kept | None) -> None:
 
 def _due(due_ns: int) -> str:
     if due_ns == NEVER_NS:
-        return "when those before it are done"
+        return "when what it waits for is over"
     return moment(due_ns) or "at once"
 
 
@@ -184,7 +184,8 @@ def _show_handlers(found: Found, parts: list[Part], failures: list[Failure]) -> 
         if part.attempt:
             text += f", {part.attempt} attempt{'s' if part.attempt > 1 else ''}"
         if part.state == State.PENDING:
-            text += f", due {_due(part.due_ns)}"
+            is_held = part.due_ns == NEVER_NS
+            text += ", held until it goes on" if is_held else f", due {_due(part.due_ns)}"
         if part.state == State.SKIPPED:
             text += f", since this is not true: {part.note}"
         if part.state == State.SUPERSEDED:

@@ -234,6 +234,21 @@ class Coalescer:
         key.waiting = waiting
         self._go_on(name, key)
 
+    def put_off(self, event: Event[Any], due_ns: int) -> bool:
+        """It was to run, and goes to disk; false: there is a newer one, so it never runs."""
+        name, delivery = event._key, event._delivery
+        key = self._key(name)
+        key.running = None
+        if key.waiting is not None:
+            self._hands.supersede(event, key.waiting.position)
+            self._go_on(name, key)
+            return False
+        waiting = _Waiting(None, delivery.position, delivery.received_at_ns)
+        waiting.due_ns, waiting.since_ns = due_ns, waiting.received_ns
+        waiting.was_tried = event.attempt > 0
+        key.waiting = waiting
+        return True
+
     def drop(self, positions: frozenset[int]) -> list[Event[Any]]:
         """Take out events that wait in memory: those of the deliveries at these positions."""
         dropped = []

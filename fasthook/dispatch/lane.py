@@ -9,7 +9,7 @@ import contextlib
 import math
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from time import perf_counter  # the loop's own clock stands still within a turn
 from typing import Any, Final, Protocol
 
@@ -73,6 +73,7 @@ class Lane:
         self.running = 0  # taken from the line, and not settled
         self.counts = Counts()
         self.order = Order()
+        self.is_held = False  # nothing is to begin: its events wait on disk
         self.marks = marks
         self._new_runner = new_runner
         self._settle = settle
@@ -131,6 +132,18 @@ class Lane:
             self._line.clear()
             self._line.extend(kept)
         return dropped
+
+    def take(self, endpoints: Collection[str]) -> list[Event[Any]]:
+        """Take events out of the line: all if the lane is held, else those of these endpoints."""
+        taken: list[Event[Any]] = []
+        kept: list[Event[Any]] = []
+        for event in self._line:
+            is_taken = self.is_held or event._delivery.endpoint in endpoints
+            (taken if is_taken else kept).append(event)
+        if taken:
+            self._line.clear()
+            self._line.extend(kept)
+        return taken
 
     def clear(self) -> None:
         """Let go of all events that wait."""

@@ -122,6 +122,18 @@ class Order:
             key.park(follower)
         return parked
 
+    def put_off(self, event: Event[Any]) -> list[Event[Any]]:
+        """An event goes to disk before its attempt; the ones behind it that have to follow."""
+        if event.attempt:
+            return self.away(event)
+        key = self._keys[event._key]
+        key.is_active = False
+        followers = list(key.line)
+        key.line.clear()
+        for each in (event, *followers):
+            key.park(each)
+        return followers
+
     def _forget_unused(self, key_name: str, key: _Key) -> None:
         if not key.is_active and key.head < 0 and not key.parked:
             del self._keys[key_name]

@@ -3,48 +3,30 @@
 import asyncio
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, Final, NamedTuple
 
 from fasthook.dispatch.backlog import Backlog
 from fasthook.dispatch.coalescing import Coalescer
 from fasthook.dispatch.flow import Flow, OnSuperseded, needs_flow
-from fasthook.dispatch.lane import NO_MARKS, Lane, Marks
+from fasthook.dispatch.lane import Lane
 from fasthook.dispatch.order import Turn
 from fasthook.dispatch.retry import delay_s
+from fasthook.dispatch.routes import (
+    FRESH,
+    NewMarks,
+    Registered,
+    Resumed,
+    Route,
+    Wanted,
+    event_of,
+    no_marks,
+)
 from fasthook.dispatch.runners import LoopRunner, ProcessRunner, Runner, ThreadRunner
-from fasthook.model import Delivery, Event, Handler, Outcome
+from fasthook.model import NEVER_NS, Delivery, Event, Outcome
 
 _MAX_DROPPED: Final = 100_000
-
-
-class Registered(NamedTuple):
-    """A handler under the name that endpoints use."""
-
-    name: str
-    handler: Handler
-    entry_point: str  # how a child process finds it
-    settings: dict[str, Any]
-
-
-class Wanted(NamedTuple):
-    """One handler of an endpoint, and which values of a delivery it takes."""
-
-    name: str
-    payload_index: int
-    key_index: int = -1  # of `Delivery.order_keys`; -1: in no order
-    due_index: int = -1  # of `Delivery.order_keys`: the time before which it does not run; -1: none
-    is_special: bool = False  # it does not take every delivery, or not at once
-
-
-class Route(NamedTuple):
-    """`Wanted`, with the handler's lane."""
-
-    lane: Lane
-    payload_index: int
-    key_index: int
-    due_index: int
 
 
 class _Retry(NamedTuple):
@@ -53,28 +35,6 @@ class _Retry(NamedTuple):
     due: float  # loop time
     lane: Lane
     event: Event[Any]
-
-
-class Resumed(NamedTuple):
-    """Where a handler stands with a delivery that comes back from disk."""
-
-    attempt: int  # the last one
-    was_parked: bool
-    is_new: bool = False  # nothing was said of it yet, so that it may be unwanted
-
-
-_FRESH: Final = Resumed(0, False, is_new=True)
-NewMarks = Callable[[str, Handler], Marks]
-
-
-def no_marks(name: str, handler: Handler) -> Marks:
-    """Nothing is kept of what runs."""
-    return NO_MARKS
-
-
-def _event(delivery: Delivery, route: Route, attempt: int) -> Event[Any]:
-    key = delivery.order_keys[route.key_index] if route.key_index >= 0 else ""
-    return Event(delivery, delivery.payloads[route.payload_index], attempt, key)
 
 
 class Pool:
@@ -109,6 +69,10 @@ class Pool:
         self._routes: dict[str, tuple[Route, ...]] = {}
         #: Those of endpoints whose handlers take all that comes.
         self._plain: dict[str, tuple[Route, ...]] = {}
+        self._takes_all: set[str] = set()
+        self._paused: frozenset[str] = frozenset()  # endpoints
+        #: What is held where there is no disk for it.
+        self._kept: list[tuple[Lane, Event[Any]]] = []
         #: Of handlers whose events may be kept from their line.
         self.flows: dict[str, Flow] = {
             name: Flow(lane, self, patience_s)
@@ -117,6 +81,9 @@ class Pool:
         }
         #: Told of what is superseded while it is on disk.
         self.on_superseded: OnSuperseded = lambda handler, position, by, leaves: None
+        #: Told of which handlers nothing is to be brought back from disk.
+        self.on_held: Callable[[frozenset[str]], None] = lambda handlers: None
+        self._paused_handlers: frozenset[str] = frozenset()
         #: Positions of deliveries that wait on disk for one handler while others have them.
         self._partly: set[int] = set()
 
@@ -145,10 +112,19 @@ class Pool:
             )
             for endpoint, wanted in endpoints.items()
         }
-        self._plain = {
-            endpoint: self._routes[endpoint]
+        self._takes_all = {
+            endpoint
             for endpoint, wanted in endpoints.items()
             if not any(w.is_special for w in wanted)
+        }
+        self._find_plain()
+
+    def _find_plain(self) -> None:
+        self._plain = {
+            endpoint: routes
+            for endpoint, routes in self._routes.items()
+            if endpoint in self._takes_all and endpoint not in self._paused
+            if not any(route.lane.is_held for route in routes)
         }
 
     def handlers_of(self, endpoint: str) -> list[str]:
@@ -189,7 +165,7 @@ class Pool:
             if route.lane.name in unwanted:
                 self._skip(delivery, route.lane)
             else:
-                self._enter(route, _event(delivery, route, 0), _FRESH, is_fresh=True)
+                self._enter(route, event_of(delivery, route, 0), FRESH, is_fresh=True)
 
     def _enter(self, route: Route, event: Event[Any], resumed: Resumed, *, is_fresh: bool) -> None:
         """An event comes to a handler, perhaps not to its line at once."""
@@ -202,7 +178,7 @@ class Pool:
             turn = lane.order.enter(event, is_fresh=is_fresh, was_parked=resumed.was_parked)
             self._take_turn(lane, event, turn)
         else:
-            lane.offer(event)
+            self.offer(lane, event)
 
     def _skip(self, delivery: Delivery, lane: Lane) -> None:
         lane.counts.skipped += 1
@@ -227,12 +203,12 @@ class Pool:
             if one.is_new and delivery.unwanted is not None and name in delivery.unwanted:
                 self._skip(delivery, route.lane)
             else:
-                event = _event(delivery, route, one.attempt)
+                event = event_of(delivery, route, one.attempt)
                 self._enter(route, event, one, is_fresh=False)
 
     def _take_turn(self, lane: Lane, event: Event[Any], turn: Turn) -> None:
         if turn is Turn.RUN:
-            lane.offer(event)
+            self.offer(lane, event)
         elif turn is Turn.PARKED:
             self._park(lane, event)
 
@@ -287,8 +263,8 @@ class Pool:
             outcome.order_key = event._key
         following = lane.order.over(event)
         self._left(outcome)
-        if following is not None and self._drain_ends > -math.inf:
-            lane.offer(following)
+        if following is not None:
+            self.offer(lane, following)
 
     def _following(self, lane: Lane, event: Event[Any]) -> Event[Any]:
         """An event of its own for the next attempt: the handler may have kept the other one."""
@@ -299,16 +275,57 @@ class Pool:
     # --- ways of `Flow` ---------------------------------------------------------------------------
 
     def offer(self, lane: Lane, event: Event[Any]) -> None:
-        """Put an event in line, unless nothing is to begin any more."""
-        if self._drain_ends > -math.inf:
+        """Put an event in line, unless nothing is to begin any more, or not now."""
+        if self._drain_ends == -math.inf:
+            return
+        if lane.is_held or event.endpoint in self._paused:
+            self._put_off(lane, event)
+        else:
             lane.offer(event)
+
+    def _put_off(self, lane: Lane, event: Event[Any]) -> None:
+        """The event waits on disk until its handler, or its endpoint, goes on."""
+        if self._patience_s == math.inf:
+            self._kept.append((lane, event))
+            return
+        followers: list[Event[Any]] = []
+        due_ns = NEVER_NS if lane.is_held else 0
+        coalescer = self.coalescer_of(lane.name)
+        if event._key and coalescer is not None:
+            if not coalescer.put_off(event, due_ns):
+                return
+        elif event._key:
+            followers = lane.order.put_off(event)
+        outcome = Outcome(event._delivery, lane.name, event.attempt, "hold", 0.0)
+        outcome.order_key, outcome.due_ns = event._key, due_ns
+        self.leave(outcome)
+        for follower in followers:
+            self._park(lane, follower)
+
+    def pause(self, endpoints: Collection[str], handlers: Collection[str]) -> None:
+        """From now on nothing of these begins, and of all others it does."""
+        self._paused = frozenset(endpoints)
+        self._paused_handlers = frozenset(handlers)
+        self._hold_lanes()
+
+    def _hold_lanes(self) -> None:
+        for name, lane in self.lanes.items():
+            lane.is_held = name in self._paused_handlers
+        self._find_plain()
+        for lane in self.lanes.values():
+            for event in lane.take(self._paused):
+                self._put_off(lane, event)
+        kept, self._kept = self._kept, []
+        for lane, event in kept:
+            self.offer(lane, event)
+        self.on_held(frozenset(name for name, lane in self.lanes.items() if lane.is_held))
 
     def wait(self, lane: Lane, event: Event[Any], after_s: float) -> None:
         """Put an event in line after that."""
 
         def again() -> None:
             del self._retries[timer]
-            lane.offer(event)
+            self.offer(lane, event)
 
         loop = asyncio.get_running_loop()
         timer = loop.call_later(after_s, again)

@@ -97,6 +97,31 @@ MESSAGES: Final[dict[str, Message]] = {
         "A genuine event was accepted",
         "It is on disk as `durability` says, and was answered 2xx.",
     ),
+    "paused": Message(
+        "c617a6765b074934be2511cd0435ecfc",
+        "An endpoint or a handler is paused",
+        "Its events are accepted, and wait on disk until `fasthook resume`.",
+    ),
+    "resumed": Message(
+        "38cabcdbe6324d099d017c077fe5efc3",
+        "An endpoint or a handler goes on",
+        "What waited on disk runs, oldest first.",
+    ),
+    "pauses not read": Message(
+        "e8766a387ecb43f7afdd7a5e983472fc",
+        "What is paused could not be read",
+        "All stays as it was. FASTHOOK_REASON says why.",
+    ),
+    "breaker open": Message(
+        "777922fa4c154783b310b8316d7c8ecd",
+        "A handler failed so often in a row that it is left alone for a while",
+        "Its events wait on disk. After FASTHOOK_PAUSE_S seconds one of them is tried.",
+    ),
+    "breaker closed": Message(
+        "9bc367189b904c8fab49fb281e47bb63",
+        "A handler that failed in a row works again",
+        "What waited on disk runs.",
+    ),
     "superseded": Message(
         "ae6bb94b15fa4a3c8d23d0e07dcd74d1",
         "A newer event of the same key runs in the place of this one",

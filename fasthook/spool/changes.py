@@ -3,11 +3,8 @@
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
+from fasthook.model import NEVER_NS as NEVER_NS
 from fasthook.spool.records import Accepted, Done, Forgotten, Later, Replayed, Settled
-
-#: Due never: something else has to happen first.
-NEVER_NS: Final = 2**63 - 1
-
 
 #: A part of this name stands for all handlers that have none of their own.
 EVERY_OTHER: Final = ""

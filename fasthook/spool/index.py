@@ -194,6 +194,31 @@ class Index:
             )
             self._set_state([p for (p,) in rows], State.PENDING, (State.PENDING,), 0)
 
+    def free_held(self, held: Iterable[str], limit: int) -> int:
+        """Have run what was held until its handler goes on, but for the handlers `held`.
+
+        How many deliveries that are, at the most `limit`, oldest first.
+        """
+        found = self._ask(
+            "SELECT handler, position FROM parts INDEXED BY parts_held "
+            f"WHERE due_ns = {NEVER_NS:d} AND state = {State.PENDING:d} "
+            "AND handler NOT IN carray(?) LIMIT ?",
+            (apsw.carray(tuple(held) or ("",)), limit),
+        )
+        if not found:
+            return 0
+        by_handler: dict[str, list[int]] = {}
+        for handler, position in found:
+            by_handler.setdefault(handler, []).append(position)
+        with transaction(self._connection):
+            for handler, positions in by_handler.items():
+                self._ask(
+                    "UPDATE parts SET due_ns = 0 WHERE handler = ? AND position IN carray(?)",
+                    (handler, _integers(positions)),
+                )
+                self._set_state(positions, State.PENDING, (State.PENDING,), 0)
+        return len(found)
+
     def _put_back(self, position: int, not_before_ns: int = 0) -> None:
         """The delivery is not in memory any more: what its handlers say is its state."""
         parts = self._ask("SELECT state, due_ns FROM parts WHERE position = ?", (position,))

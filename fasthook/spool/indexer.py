@@ -33,6 +33,8 @@ _RETRY_S: Final = 1.0
 _PRUNE_S: Final = 60.0
 _PRUNE_FULL_S: Final = 1.0
 _COUNT_S: Final = 5.0
+#: Of what was held for a handler, in one transaction.
+_FREED: Final = 1000
 
 
 class ReadBack(NamedTuple):
@@ -67,6 +69,8 @@ class Indexer:
         """`on_read_back` is called in the thread."""
         #: Where other workers may get the same events: see `Committer`.
         self.claims: Claims | None = None
+        #: Handlers of which nothing is to run: what is held for others is freed.
+        self.held: frozenset[str] = frozenset()
         self._heir = heir
         self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._on_alone: Callable[[list[Held]], None] | None = None
@@ -208,6 +212,7 @@ class Indexer:
 
     def _bring(self, wanted: int) -> None:
         self._index.leave_pending(self._stranded)
+        freed = self._index.free_held(self.held, _FREED)
         positions = self._stranded = self._index.take_due(
             list(self._journals.held), wanted, time.time_ns(), self._without
         )
@@ -229,7 +234,7 @@ class Indexer:
                 break
         self._index.leave_pending(positions[taken:])
         gone, self._gone, self._stranded = self._gone, [], []
-        is_all = taken < wanted and taken == len(positions)
+        is_all = freed < _FREED and taken < wanted and taken == len(positions)
         self._on_read_back(ReadBack(found, is_all, gone))
 
     def _delivery_at(self, position: int) -> Delivery | None:

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from fasthook.spool.changes import State
+from fasthook.spool.changes import NEVER_NS, State
 from fasthook.spool.journal import WORKER_OF_POSITION
 
 VERSION: Final = 3
@@ -28,6 +28,7 @@ CREATE TABLE parts (
     PRIMARY KEY (position, handler)) WITHOUT ROWID;
 CREATE INDEX parts_order ON parts (handler, order_key, state)
     WHERE order_key != '' AND state IN ({State.PENDING:d}, {State.WAITING:d});
+CREATE INDEX parts_held ON parts (handler, position) WHERE due_ns = {NEVER_NS:d};
 CREATE TABLE failures (
     position INTEGER NOT NULL, handler TEXT NOT NULL, attempt INTEGER NOT NULL,
     at_ns INTEGER NOT NULL, error TEXT NOT NULL,

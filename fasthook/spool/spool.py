@@ -266,6 +266,10 @@ class Spool:
         """
         self._indexer.read_back(count, max_bytes, without)
 
+    def hold(self, handlers: frozenset[str]) -> None:
+        """What is held for these stays on disk; what is held for others comes back."""
+        self._indexer.held = handlers
+
     # --- other workers ----------------------------------------------------------------------------
 
     def share(self, on_shared: Callable[[], None]) -> None:

@@ -90,7 +90,11 @@ class Hooks:
     def serve(self, *endpoints: str, more: str = ""):
         """Start the service; `more` stands at the end of its configuration."""
         text = configuration(*(endpoints or (shop(),))) + more
-        return self._serve(text, env=os.environ | self.environment)
+        return self._serve(text, env=self.whole_environment())
+
+    def whole_environment(self) -> dict[str, str]:
+        """With which processes find the handlers."""
+        return os.environ | self.environment
 
     def run(self, *arguments, code: int | None = 0, **options):
         """A command in this process, which ends with this exit code; None: with any."""
