@@ -32,7 +32,16 @@ Imports go down only, and the stages never import each other: tests/test_layers.
 """
 
 from fasthook.errors import Discard, Retry
-from fasthook.model import Event, Handler, HandlerFactory, handler
+from fasthook.model import Breaker, Event, Handler, HandlerFactory, handler
 
 __version__ = "0.1.0"
-__all__ = ["handler", "Event", "Retry", "Discard", "Handler", "HandlerFactory", "__version__"]
+__all__ = [
+    "handler",
+    "Event",
+    "Retry",
+    "Discard",
+    "Breaker",
+    "Handler",
+    "HandlerFactory",
+    "__version__",
+]

@@ -30,7 +30,7 @@ from fasthook.wire.connection import Connection
 
 _METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 #: Names of figures of what all workers share.
-_OF_ALL: Final = "fasthook_spool_"
+_OF_ALL: Final = ("fasthook_spool_", "fasthook_handler_breaker")
 
 
 Alerts = Sequence[Mapping[str, Any]]

@@ -9,8 +9,15 @@ from fasthook.config import convert
 from fasthook.dispatch import registry
 from fasthook.dispatch.routes import Registered
 from fasthook.errors import ConfigError
-from fasthook.model import Handler, HandlerFactory, check_options
+from fasthook.model import Breaker, Handler, HandlerFactory, check_options
 from fasthook.values import Duration, Rate
+
+
+class _Breaker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`breaker = { failures = 5, pause = "30s" }`; 0 failures: none."""
+
+    failures: int
+    pause: Duration = Duration(30)
 
 
 class _RunOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +34,7 @@ class _RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     within: Duration | None = None
     delay: Duration | None = None
     not_before: str | None = None
+    breaker: _Breaker | None = None
 
 
 #: Options whose field of a `Handler` has another name.
@@ -49,6 +57,8 @@ def registered(name: str, table: dict[str, Any], where: str) -> Registered:
     handler = _configured(name, found, settings)
     given = msgspec.structs.asdict(options)
     changes = {_FIELDS.get(n, n): v for n, v in given.items() if v is not None and n != "use"}
+    if options.breaker is not None:
+        changes["breaker"] = Breaker(options.breaker.failures, float(options.breaker.pause))
     seconds = {n: float(v) for n, v in changes.items() if isinstance(v, float)}
     handler = msgspec.structs.replace(handler, **changes | seconds)
     try:

@@ -98,7 +98,7 @@ class Line:
             )
             self._pausing = Pausing(self.spool.path, self.pool, self._recall)
             self._recall.on_look = self._pausing.look
-            self.pool.on_held = self.spool.hold
+            self.pool.holding.on_held = self._held
 
     def _open_spool(self, config: Config, place: Place) -> Spool:
         settings, path = config.spool, spool_of(config)
@@ -347,6 +347,12 @@ class Line:
             spool.settle(settled)
         if self._recall is not None:
             self._recall.settled(outcome)
+
+    def _held(self, handlers: frozenset[str], probing: frozenset[str]) -> None:
+        """See `OnHeld`."""
+        if self.spool is not None and self._recall is not None:
+            self.spool.hold(handlers, probing)
+            self._recall.go_on()
 
     def _superseded(self, handler: str, position: int, by: int, leaves: bool) -> None:
         """A delivery that waits on disk is not to run: see `OnSuperseded`."""

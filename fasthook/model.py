@@ -193,11 +193,19 @@ class Outcome(msgspec.Struct, gc=False, eq=False):
     error: str = ""  # one line; empty when done
     retry_in_s: float = 0.0
     traceback: str = ""  # of an error that the handler did not raise on purpose
+    is_discarded: bool = False  # the handler does not want to try it again
     leaves: bool = False  # memory: no other handler has the delivery in line or in hand
     order_key: str = ""  # where events of the same key wait on disk for this one
     due_ns: int = 0  # of what is held: until then, wall clock
     since_ns: int = 0  # of what is held: receipt of the first event of its key that it stands for
     by: int = -1  # of what is superseded: position of the newer one, if it has one
+
+
+class Breaker(msgspec.Struct, frozen=True):
+    """After so many failures in a row a handler is left alone for `pause` seconds."""
+
+    failures: int  # attempts that failed, of any events; 0: as many as there are
+    pause: float = 30.0  # then one event is tried; if it fails, too, twice as long, up to an hour
 
 
 class Handler(msgspec.Struct, frozen=True):
@@ -219,6 +227,7 @@ class Handler(msgspec.Struct, frozen=True):
     within_s: float = 0.0  # no event of the key for so long: then it runs
     delay_s: float = 0.0  # from receipt to the first attempt, at the least
     not_before: str = ""  # "payload.PATH" or "header.NAME": the time before which it does not run
+    breaker: Breaker | None = None
 
 
 class HandlerFactory(msgspec.Struct, frozen=True):
@@ -229,6 +238,13 @@ class HandlerFactory(msgspec.Struct, frozen=True):
 
     settings: type[msgspec.Struct]
     build: Callable[[Any], Handler]
+
+
+#: Fields of a `Handler` that are options, in the order of `handler`'s.
+_OPTIONS = (
+    *("retries", "timeout_s", "concurrency", "rate", "ordered_by", "when", "coalesce_by"),
+    *("within_s", "delay_s", "not_before", "breaker"),
+)
 
 
 @overload
@@ -248,6 +264,7 @@ def handler(
     within: float = 0.0,
     delay: float = 0.0,
     not_before: str = "",
+    breaker: Breaker | None = None,
     runs_in: RunsIn | None = None,
 ) -> Callable[[Callable[..., Any]], Handler]: ...
 
@@ -265,6 +282,7 @@ def handler(  # noqa: PLR0913 - options, each by its name
     within: float = 0.0,
     delay: float = 0.0,
     not_before: str = "",
+    breaker: Breaker | None = None,
     runs_in: RunsIn | None = None,
 ) -> Any:
     """Make a handler of a function that takes one `Event`.
@@ -281,21 +299,12 @@ def handler(  # noqa: PLR0913 - options, each by its name
     once none has come for so many seconds; after ten times that in any case.
     `delay`: seconds from receipt to the first attempt, at the least. `not_before`: "payload.PATH"
     or "header.NAME", which holds the time (RFC 3339, or Unix) before which it does not run.
+    `breaker`: such as `Breaker(failures=5, pause=30)`: see there.
     Raises `TypeError` or `ValueError` where the function or an option can't work.
     """
 
-    options = {
-        "retries": retries,
-        "timeout_s": timeout,
-        "concurrency": concurrency,
-        "rate": rate,
-        "ordered_by": ordered_by,
-        "when": when,
-        "coalesce_by": coalesce_by,
-        "within_s": within,
-        "delay_s": delay,
-        "not_before": not_before,
-    }
+    values = (retries, timeout, concurrency, rate, ordered_by, when, coalesce_by, within, delay)
+    options = dict(zip(_OPTIONS, (*values, not_before, breaker), strict=True))
 
     def decorate(function: Callable[..., Any]) -> Handler:
         return _made(function, runs_in, options)
@@ -367,6 +376,12 @@ def _check_flow(handler: Handler) -> None:
     for option, seconds in (("within", handler.within_s), ("delay", handler.delay_s)):
         if not 0 <= seconds <= _MAX_WAIT_S:
             raise ValueError(f"{option}={seconds}; expected 0 seconds to {_MAX_WAIT_S}")
+    breaker = handler.breaker
+    if breaker is not None and not isinstance(breaker, Breaker):
+        raise ValueError(f"breaker={breaker!r}; expected such as Breaker(failures=5, pause=30)")
+    if breaker is not None and not (breaker.failures >= 0 and 0 < breaker.pause <= _MAX_WAIT_S):
+        expected = "failures of 0 or more and a pause above zero"
+        raise ValueError(f"breaker={breaker!r}; expected {expected}")
     if handler.coalesce_by and not handler.within_s:
         raise ValueError("within=0; expected more than 0 seconds, since there is a coalesce_by")
     if handler.within_s and not handler.coalesce_by:

@@ -44,7 +44,7 @@ class Pausing:
         ):
             return
         self._say(before, found)
-        self._pool.pause(found.endpoints, found.handlers)
+        self._pool.holding.pause(found.endpoints, found.handlers)
         self._recall.withhold(found.endpoints)
 
     def _say(self, before: Pauses, found: Pauses) -> None:

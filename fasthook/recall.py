@@ -89,6 +89,10 @@ class Recall:
         self._sum_up()
         self._is_behind = True
 
+    def go_on(self) -> None:
+        """Something that was held on disk may come back."""
+        self._is_behind = True
+
     def _sum_up(self) -> None:
         self._withheld = (*self._waiting, *self._paused)
 

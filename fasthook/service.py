@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ from fasthook.admin import Admin, Alerts, Metrics, counter, gauge
 from fasthook.alert_events import can_watch
 from fasthook.config import Config
 from fasthook.control import Control
+from fasthook.dispatch.breaker import Breaker
 from fasthook.fetch_plan import client_of
 from fasthook.fetching import Fetching
 from fasthook.line import Line
@@ -312,6 +313,7 @@ class Service:
         waits = {name: float(one.waiting) for name, one in found.items() if one is not None}
         text = "Keys of which an event waits to become one run with those that come."
         yield gauge("fasthook_handler_coalescing", text, waits, "handler")
+        yield from _breakers(self.line.pool.holding.breakers)
         unwritten = {"dropped": self._log.dropped, "summarised": self._log.summarised}
         yield counter("fasthook_log_lines_unwritten", "Lines that are in no log.", unwritten, "why")
         yield from self.line.families()
@@ -328,6 +330,14 @@ class Service:
         self.line.accepted(delivery, delivery.kind)
         self.line.pool.dispatch(delivery)
         return True
+
+
+def _breakers(breakers: Mapping[str, Breaker]) -> Iterable[Metric]:
+    states = {name: float(breaker.state.value) for name, breaker in breakers.items()}
+    text = "0: closed; 1: one event is tried; 2: open, so that nothing of the handler runs."
+    yield gauge("fasthook_handler_breaker", text, states, "handler")
+    opened = {name: breaker.opened for name, breaker in breakers.items()}
+    yield counter("fasthook_breaker_opened", "How often it opened.", opened, "handler")
 
 
 def _security_headers(plan: Plan) -> frozenset[bytes]:

@@ -26,6 +26,7 @@ _COMMANDS = (
     "tail",
     "dead",
     "replay",
+    "handlers",
     "pause",
     "resume",
     "export",

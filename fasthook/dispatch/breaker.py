@@ -29,7 +29,7 @@ class Breaker:
         self.state = State.CLOSED
         self.opened = 0  # how often
         self.pause_s = pause_s  # of the next time
-        self.probe = -1  # position of the event that is tried; -1: none yet
+        self.probe: object = None  # the delivery that is tried; None: none yet
         self._failures = failures
         self._row = 0
         self._first_pause_s = pause_s
@@ -40,7 +40,7 @@ class Breaker:
         if self.state is State.OPEN or (self.state is State.CLOSED and self._row < self._failures):
             return 0.0
         pause_s = self.pause_s
-        self.state, self.probe = State.OPEN, -1
+        self.state, self.probe = State.OPEN, None
         self.opened += 1
         self.pause_s = max(self._first_pause_s, min(2 * pause_s, MAX_PAUSE_S))
         return pause_s
@@ -50,16 +50,16 @@ class Breaker:
         self._row = 0
         if self.state is State.CLOSED:
             return False
-        self.state, self.pause_s, self.probe = State.CLOSED, self._first_pause_s, -1
+        self.state, self.pause_s, self.probe = State.CLOSED, self._first_pause_s, None
         return True
 
     def pause_is_over(self) -> None:
         """One event may be tried."""
         self.state = State.PROBING
 
-    def takes(self, position: int) -> bool:
-        """Whether this event is the one to be tried."""
-        if self.state is not State.PROBING or self.probe >= 0:
+    def takes(self, delivery: object) -> bool:
+        """Whether this one is to be tried."""
+        if self.state is not State.PROBING or self.probe is not None:
             return False
-        self.probe = position
+        self.probe = delivery
         return True

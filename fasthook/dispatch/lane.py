@@ -183,7 +183,11 @@ class Lane:
         else:
             counts.dead += 1
         text, trace = describe(error), _trace_of(error)
-        return Outcome(event._delivery, self.name, attempt, kind, took_s, text, retry_in_s, trace)
+        outcome = Outcome(
+            event._delivery, self.name, attempt, kind, took_s, text, retry_in_s, trace
+        )
+        outcome.is_discarded = isinstance(error, Discard)
+        return outcome
 
     async def close(self) -> None:
         """Stop all workers; what they were doing is lost."""

@@ -3,13 +3,14 @@
 import asyncio
 import math
 import random
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, Final, NamedTuple
 
 from fasthook.dispatch.backlog import Backlog
 from fasthook.dispatch.coalescing import Coalescer
 from fasthook.dispatch.flow import Flow, OnSuperseded, needs_flow
+from fasthook.dispatch.holding import Holding
 from fasthook.dispatch.lane import Lane
 from fasthook.dispatch.order import Turn
 from fasthook.dispatch.retry import delay_s
@@ -24,7 +25,7 @@ from fasthook.dispatch.routes import (
     no_marks,
 )
 from fasthook.dispatch.runners import LoopRunner, ProcessRunner, Runner, ThreadRunner
-from fasthook.model import NEVER_NS, Delivery, Event, Outcome
+from fasthook.model import Delivery, Event, Outcome
 
 _MAX_DROPPED: Final = 100_000
 
@@ -66,13 +67,12 @@ class Pool:
         self._drain_ends = math.inf
         self._emptied: asyncio.Future[None] | None = None
         self.lanes = {registered.name: self._new_lane(registered) for registered in handlers}
+        #: What is not to begin now.
+        self.holding = Holding(self, self.lanes, is_stored=patience_s < math.inf)
         self._routes: dict[str, tuple[Route, ...]] = {}
         #: Those of endpoints whose handlers take all that comes.
         self._plain: dict[str, tuple[Route, ...]] = {}
         self._takes_all: set[str] = set()
-        self._paused: frozenset[str] = frozenset()  # endpoints
-        #: What is held where there is no disk for it.
-        self._kept: list[tuple[Lane, Event[Any]]] = []
         #: Of handlers whose events may be kept from their line.
         self.flows: dict[str, Flow] = {
             name: Flow(lane, self, patience_s)
@@ -81,9 +81,6 @@ class Pool:
         }
         #: Told of what is superseded while it is on disk.
         self.on_superseded: OnSuperseded = lambda handler, position, by, leaves: None
-        #: Told of which handlers nothing is to be brought back from disk.
-        self.on_held: Callable[[frozenset[str]], None] = lambda handlers: None
-        self._paused_handlers: frozenset[str] = frozenset()
         #: Positions of deliveries that wait on disk for one handler while others have them.
         self._partly: set[int] = set()
 
@@ -99,7 +96,9 @@ class Pool:
             self._executors.append(executor)
             new_runner = lambda: ThreadRunner(handler.function, executor)  # noqa: E731
         marks = self._new_marks(name, handler)
-        return Lane(name, handler, new_runner, self._settled, self._delay_s, marks)
+        is_guarded = handler.breaker is not None and handler.breaker.failures
+        settle = self._settled_guarded if is_guarded else self._settled
+        return Lane(name, handler, new_runner, settle, self._delay_s, marks)
 
     def _delay_s(self, attempt: int) -> float:
         return delay_s(attempt, self._chance())
@@ -117,13 +116,14 @@ class Pool:
             for endpoint, wanted in endpoints.items()
             if not any(w.is_special for w in wanted)
         }
-        self._find_plain()
+        self.find_plain()
 
-    def _find_plain(self) -> None:
+    def find_plain(self) -> None:
+        """What is held has changed."""
         self._plain = {
             endpoint: routes
             for endpoint, routes in self._routes.items()
-            if endpoint in self._takes_all and endpoint not in self._paused
+            if endpoint in self._takes_all and endpoint not in self.holding.paused
             if not any(route.lane.is_held for route in routes)
         }
 
@@ -210,13 +210,18 @@ class Pool:
         if turn is Turn.RUN:
             self.offer(lane, event)
         elif turn is Turn.PARKED:
-            self._park(lane, event)
+            self.park(lane, event)
 
-    def _park(self, lane: Lane, event: Event[Any]) -> None:
+    def park(self, lane: Lane, event: Event[Any]) -> None:
         """The event waits on disk for those of its key that came before."""
         outcome = Outcome(event._delivery, lane.name, event.attempt, "wait", 0.0)
         outcome.order_key = event._key
         self._left(outcome)
+
+    def _settled_guarded(self, lane: Lane, event: Event[Any], outcome: Outcome) -> None:
+        """`_settled` of a handler with a breaker."""
+        if not self.holding.settled(lane, event, outcome):
+            self._settled(lane, event, outcome)
 
     # --- outcomes out -----------------------------------------------------------------------------
 
@@ -227,11 +232,11 @@ class Pool:
         if outcome.kind == "retry" and event._delivery.position in self.dropped:
             outcome.kind = "dead"
         if event._key and lane.name in self.flows:
-            self.flows[lane.name].settled(event, self._following(lane, event), outcome)
+            self.flows[lane.name].settled(event, self.following(lane, event), outcome)
         elif outcome.kind == "retry" and outcome.retry_in_s <= self._patience_s:
             outcome.order_key = event._key
             self._on_outcome(outcome)
-            self.wait(lane, self._following(lane, event), outcome.retry_in_s)
+            self.wait(lane, self.following(lane, event), outcome.retry_in_s)
         elif event._key:
             self._go_on(lane, event, outcome)
         else:
@@ -257,7 +262,7 @@ class Pool:
             followers = lane.order.away(event)
             self._left(outcome)
             for follower in followers:
-                self._park(lane, follower)
+                self.park(lane, follower)
             return
         if lane.order.has_parked(event):
             outcome.order_key = event._key
@@ -266,7 +271,7 @@ class Pool:
         if following is not None:
             self.offer(lane, following)
 
-    def _following(self, lane: Lane, event: Event[Any]) -> Event[Any]:
+    def following(self, lane: Lane, event: Event[Any]) -> Event[Any]:
         """An event of its own for the next attempt: the handler may have kept the other one."""
         delivery = event._delivery
         index = next(r.payload_index for r in self._routes[delivery.endpoint] if r.lane is lane)
@@ -278,47 +283,10 @@ class Pool:
         """Put an event in line, unless nothing is to begin any more, or not now."""
         if self._drain_ends == -math.inf:
             return
-        if lane.is_held or event.endpoint in self._paused:
-            self._put_off(lane, event)
+        if self.holding.keeps(lane, event):
+            self.holding.put_off(lane, event)
         else:
             lane.offer(event)
-
-    def _put_off(self, lane: Lane, event: Event[Any]) -> None:
-        """The event waits on disk until its handler, or its endpoint, goes on."""
-        if self._patience_s == math.inf:
-            self._kept.append((lane, event))
-            return
-        followers: list[Event[Any]] = []
-        due_ns = NEVER_NS if lane.is_held else 0
-        coalescer = self.coalescer_of(lane.name)
-        if event._key and coalescer is not None:
-            if not coalescer.put_off(event, due_ns):
-                return
-        elif event._key:
-            followers = lane.order.put_off(event)
-        outcome = Outcome(event._delivery, lane.name, event.attempt, "hold", 0.0)
-        outcome.order_key, outcome.due_ns = event._key, due_ns
-        self.leave(outcome)
-        for follower in followers:
-            self._park(lane, follower)
-
-    def pause(self, endpoints: Collection[str], handlers: Collection[str]) -> None:
-        """From now on nothing of these begins, and of all others it does."""
-        self._paused = frozenset(endpoints)
-        self._paused_handlers = frozenset(handlers)
-        self._hold_lanes()
-
-    def _hold_lanes(self) -> None:
-        for name, lane in self.lanes.items():
-            lane.is_held = name in self._paused_handlers
-        self._find_plain()
-        for lane in self.lanes.values():
-            for event in lane.take(self._paused):
-                self._put_off(lane, event)
-        kept, self._kept = self._kept, []
-        for lane, event in kept:
-            self.offer(lane, event)
-        self.on_held(frozenset(name for name, lane in self.lanes.items() if lane.is_held))
 
     def wait(self, lane: Lane, event: Event[Any], after_s: float) -> None:
         """Put an event in line after that."""
@@ -372,6 +340,7 @@ class Pool:
 
     def _give_up(self, lane: Lane, event: Event[Any], reason: str) -> None:
         outcome = Outcome(event._delivery, lane.name, event.attempt, "dead", 0.0, reason)
+        self.holding.lost(lane, event)
         self._settled(lane, event, outcome)
 
     # --- the end ----------------------------------------------------------------------------------

@@ -194,16 +194,16 @@ class Index:
             )
             self._set_state([p for (p,) in rows], State.PENDING, (State.PENDING,), 0)
 
-    def free_held(self, held: Iterable[str], limit: int) -> int:
-        """Have run what was held until its handler goes on, but for the handlers `held`.
+    def free_held(self, limit: int, *, but: Iterable[str] = (), of: str = "") -> int:
+        """Have run what was held until its handler goes on: `of` this one, or of all `but` these.
 
         How many deliveries that are, at the most `limit`, oldest first.
         """
+        condition = "handler = ?" if of else "handler NOT IN carray(?)"
         found = self._ask(
             "SELECT handler, position FROM parts INDEXED BY parts_held "
-            f"WHERE due_ns = {NEVER_NS:d} AND state = {State.PENDING:d} "
-            "AND handler NOT IN carray(?) LIMIT ?",
-            (apsw.carray(tuple(held) or ("",)), limit),
+            f"WHERE due_ns = {NEVER_NS:d} AND state = {State.PENDING:d} AND {condition} LIMIT ?",
+            (of or apsw.carray(tuple(but) or ("",)), limit),
         )
         if not found:
             return 0

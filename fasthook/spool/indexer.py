@@ -71,6 +71,7 @@ class Indexer:
         self.claims: Claims | None = None
         #: Handlers of which nothing is to run: what is held for others is freed.
         self.held: frozenset[str] = frozenset()
+        self.probing: frozenset[str] = frozenset()  # of these one at a time is freed
         self._heir = heir
         self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._on_alone: Callable[[list[Held]], None] | None = None
@@ -212,7 +213,9 @@ class Indexer:
 
     def _bring(self, wanted: int) -> None:
         self._index.leave_pending(self._stranded)
-        freed = self._index.free_held(self.held, _FREED)
+        freed = self._index.free_held(_FREED, but=self.held)
+        for handler in self.probing:
+            self._index.free_held(1, of=handler)
         positions = self._stranded = self._index.take_due(
             list(self._journals.held), wanted, time.time_ns(), self._without
         )

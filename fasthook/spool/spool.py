@@ -266,9 +266,11 @@ class Spool:
         """
         self._indexer.read_back(count, max_bytes, without)
 
-    def hold(self, handlers: frozenset[str]) -> None:
-        """What is held for these stays on disk; what is held for others comes back."""
-        self._indexer.held = handlers
+    def hold(self, handlers: frozenset[str], probing: frozenset[str]) -> None:
+        """What is held for these stays on disk, but for one of each that is `probing`; what is held
+        for others comes back.
+        """
+        self._indexer.held, self._indexer.probing = handlers, probing
 
     # --- other workers ----------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from typing import Any
 import tests.interpreted  # noqa: F401 - first: what is compiled can't be weakened
 from fasthook import line, supervisor
 from fasthook.cli import main
-from fasthook.dispatch import flow, lane, pool
+from fasthook.dispatch import flow, holding, lane
 from fasthook.model import Outcome
 from fasthook.spool import committer, journal, recovery, spool
 
@@ -105,9 +105,9 @@ def heedless() -> None:
     """What is paused counts as done."""
 
     def _put_off(self: Any, lane: Any, event: Any) -> None:
-        self.leave(Outcome(event._delivery, lane.name, 1, "done", 0.0))
+        self._desk.leave(Outcome(event._delivery, lane.name, 1, "done", 0.0))
 
-    pool.Pool._put_off = _put_off  # type: ignore[method-assign]
+    holding.Holding.put_off = _put_off  # type: ignore[method-assign]
 
 
 def changed() -> None:
