@@ -10,7 +10,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 # Debian's names. Installed where we may; where they are missing, CI fails and others are told.
-SYSTEM_PACKAGES = nginx-light curl openssl wrk strace gcc libc6-dev systemd-container python3-venv
+SYSTEM_PACKAGES = nginx-light curl openssl wrk strace gcc libc6-dev systemd-container python3-venv postgresql
 
 .PHONY: run test torture venv install uninstall interpreted system lint clean
 
@@ -20,7 +20,7 @@ run: venv
 # Commands are tried on services of their own, and mostly wait for them: many at a time. Those of
 # single rooms, and of whole services, disturb nobody; what measures and torments comes alone.
 WAITING_TESTS = tests/cli tests/test_control.py
-PURE_TESTS = $(addprefix tests/,alerts dispatch handlers intake logs redacting remote spool wire)
+PURE_TESTS = $(addprefix tests/,alerts dispatch handlers inbox intake logs redacting remote spool wire)
 SYSTEM_TESTS = tests/system
 OTHERS = $(addprefix --ignore=,$(WAITING_TESTS) $(PURE_TESTS) $(SYSTEM_TESTS))
 
@@ -64,8 +64,8 @@ interpreted:
 
 system:
 	@missing=""; \
-	for program in nginx curl openssl wrk strace cc systemd-nspawn; do \
-	  PATH="$$PATH:/usr/sbin" command -v $$program >/dev/null || missing="$$missing $$program"; \
+	for program in nginx curl openssl wrk strace cc systemd-nspawn initdb; do \
+	  PATH="$$PATH:/usr/sbin:$$(echo /usr/lib/postgresql/*/bin)" command -v $$program >/dev/null || missing="$$missing $$program"; \
 	done; \
 	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  apt-get update -qq && \

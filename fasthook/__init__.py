@@ -25,13 +25,14 @@ The line from bytes to handler, and who knows what:
     doubts      what works, but is worth a warning
     config      the file; logs: the lines; values: numbers with units, secrets
     model       what travels; errors: what can go wrong
+    inbox       event.once: an event's identity in one transaction with what its handler writes
     cli/        the commands
     testing     for the tests of handlers: signed events, handlers run by themselves
 
 Imports go down only, and the stages never import each other: tests/test_layers.py.
 """
 
-from fasthook.errors import Discard, Retry
+from fasthook.errors import AlreadyDone, Discard, InboxError, Retry
 from fasthook.model import Breaker, Event, Handler, HandlerFactory, handler
 
 __version__ = "0.1.0"
@@ -41,6 +42,8 @@ __all__ = [
     "Retry",
     "Discard",
     "Breaker",
+    "AlreadyDone",
+    "InboxError",
     "Handler",
     "HandlerFactory",
     "__version__",

@@ -264,3 +264,15 @@ class Retry(FasthookError):
         # A time that is none leaves the handler's own schedule.
         is_time = isinstance(after, int | float) and math.isfinite(after)
         self.after_s = max(0.0, float(after)) if is_time and after is not None else None
+
+
+class InboxError(FasthookError):
+    """`event.once` can't work like that; the message says why, and what to do."""
+
+
+class AlreadyDone(BaseException):
+    """Raised by `event.once`: the handler has done this event before.
+
+    It ends the attempt, which counts as done. No `Exception`, so that an `except Exception` around
+    the block does not make a failure of it.
+    """

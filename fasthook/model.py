@@ -3,8 +3,10 @@
 Plain values. This module knows no stage, no disk, no network and no clock.
 """
 
+import hashlib
 import inspect
 import math
+import os
 import re
 import typing
 from collections.abc import Callable, Mapping
@@ -13,6 +15,8 @@ from typing import Any, Final, Generic, Literal, TypeVar, overload
 
 import msgspec
 import orjson
+
+from fasthook import inbox
 
 T = TypeVar("T")
 
@@ -89,6 +93,21 @@ class Delivery(msgspec.Struct, gc=False):
     has_one_handler: bool = False  # in all, and it was not tried before
     #: Handlers of the endpoint whose `when` is not true of it, and why.
     unwanted: dict[str, str] | None = None
+    key: bytes = b""  # by what the spool knows it when it comes again, once that has it
+
+
+def key_of(delivery: Delivery) -> bytes:
+    """By what a delivery is known when it comes again.
+
+    Without a spool that is its id and body together; where nothing is signed, nothing makes two
+    the same but being one.
+    """
+    if not delivery.key:
+        text = f"{delivery.endpoint!r} {delivery.event_id!r} ".encode("utf-8", "replace")
+        is_signed = delivery.provider != "none"
+        signed = hashlib.sha256(delivery.body).digest() if is_signed else os.urandom(16)
+        delivery.key = hashlib.blake2b(text + signed, digest_size=16).digest()
+    return delivery.key
 
 
 def request_of(delivery: Delivery) -> Request:
@@ -118,6 +137,8 @@ class Event(msgspec.Struct, Generic[T], gc=False, eq=False):
     #: Which run of this handler for this event it is, counted from 1.
     attempt: int
     _key: str = ""  # events of a handler with the same one run in order; empty: in no order
+    _handler: str = ""  # its name in the configuration, while it runs
+    _finished: set[str] | None = None  # steps of `once`
 
     @property
     def id(self) -> str:
@@ -163,6 +184,33 @@ class Event(msgspec.Struct, Generic[T], gc=False, eq=False):
     def received_at(self) -> datetime:
         """When the request was complete, in UTC."""
         return datetime.fromtimestamp(self._delivery.received_at_ns / 1e9, UTC)
+
+    def once(
+        self,
+        connection: Any,
+        *,
+        step: str = "",
+        table: str = inbox.TABLE,
+        keep_days: float = inbox.KEEP_DAYS,
+    ) -> inbox.Once:
+        """One transaction of your database for what this handler writes there, and for the row
+        that says that it is done: `async with event.once(connection):`, or `with` for a
+        connection that is not asynchronous.
+
+        The block begins a transaction, inserts the row into `table` (made where it is missing),
+        and commits at its end; an exception rolls back. If the handler has done the event before,
+        `AlreadyDone` is raised before the block, which ends the attempt as done. `step` tells
+        several blocks of one handler apart. Rows go once they are older than `keep_days`.
+        SQLite: sqlite3, apsw, aiosqlite. PostgreSQL: psycopg, asyncpg, psycopg2, pg8000. Raises
+        `InboxError` for others, and where a transaction is open already.
+        """
+        if self._finished is None:
+            self._finished = set()
+        key = key_of(self._delivery).hex()
+        # PostgreSQL's text has no NUL.
+        event_id = self.id.encode("utf-8", "replace").decode().replace("\0", "")
+        row = inbox.Row(self._handler, step, self.endpoint, key, event_id)
+        return inbox.Once(connection, row, self._finished, table, keep_days)
 
     def __repr__(self) -> str:
         return f"<Event {self.endpoint}/{self.type} {self.id} attempt={self.attempt}>"

@@ -8,6 +8,7 @@ nothing is imported before a test asks for it.
 """
 
 import asyncio
+import contextlib
 import glob
 import inspect
 import json
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pytest
 
-from fasthook.errors import ConfigError
+from fasthook.errors import AlreadyDone, ConfigError
 from fasthook.model import Delivery, Event, Handler, Undecodable
 
 if TYPE_CHECKING:
@@ -197,7 +198,8 @@ def _event(handler: Handler, delivery: Delivery, attempt: int) -> Event[Any]:
     if isinstance(payload, Undecodable):
         raise ValueError(f"the payload does not fit {handler.payload_type}: {payload.error}")
     delivery.payloads = (payload,)
-    return Event(delivery, payload, attempt)
+    name = getattr(handler.function, "__name__", "handler")
+    return Event(delivery, payload, attempt, _handler=name)
 
 
 def _payload(wanted: Any, delivery: Delivery) -> Any:
@@ -217,16 +219,18 @@ def _payload(wanted: Any, delivery: Delivery) -> Any:
 
 
 def run_handler(handler: Handler, event: Event[Any] | RecordedEvent) -> None:
-    """Run one attempt, here and now; what the handler raises is raised.
+    """Run one attempt, here and now; what the handler raises is raised, but for `AlreadyDone`.
 
     `async def` runs on a loop of its own, with the handler's timeout; the rest is called.
     """
     if isinstance(event, RecordedEvent):
         event = event.event(handler)
-    if inspect.iscoroutinefunction(handler.function):
-        asyncio.run(asyncio.wait_for(handler.function(event), handler.timeout_s))
-    else:
-        handler.function(event)
+    event._finished = None  # of an attempt before this one
+    with contextlib.suppress(AlreadyDone):
+        if inspect.iscoroutinefunction(handler.function):
+            asyncio.run(asyncio.wait_for(handler.function(event), handler.timeout_s))
+        else:
+            handler.function(event)
 
 
 # --- the plugin -----------------------------------------------------------------------------------

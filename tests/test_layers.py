@@ -22,6 +22,7 @@ LAYERS: list[set[str]] = [  # a module imports from rows below its own; names of
     {"logs", "redacting", "recordings"},
     {"values", "conditions"},
     {"model"},
+    {"inbox"},
     {"errors"},
 ]
 DEPTH = {name: row for row, names in enumerate(LAYERS) for name in names}

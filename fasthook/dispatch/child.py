@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Final, Literal
 import msgspec
 
 from fasthook.dispatch import registry
-from fasthook.errors import Discard, Retry
+from fasthook.errors import AlreadyDone, Discard, Retry
 from fasthook.model import Delivery, Event, Handler, HandlerFactory, Undecoded
 from fasthook.values import decode as decode_value
 
@@ -42,13 +42,15 @@ class Call(msgspec.Struct, array_like=True):
     client: str
     secret_index: int
     attempt: int
+    handler: str  # its name in the configuration
+    key: bytes  # see `Delivery`
     payload: bytes | None  # as MessagePack; None: untyped, the child decodes the body if asked to
 
 
 class Result(msgspec.Struct, array_like=True):
     """What the attempt came to, on its way back."""
 
-    kind: Literal["done", "discard", "retry", "error"]
+    kind: Literal["done", "already", "discard", "retry", "error"]
     error: str = ""
     after_s: float | None = None
     trace: str = ""
@@ -64,15 +66,19 @@ def load(name: str, settings: dict[str, Any]) -> Handler:
 
 def run(handler: Handler, call: Call) -> Result:
     """One attempt."""
-    *delivered, _attempt, _payload = msgspec.structs.astuple(call)
+    *delivered, _attempt, _handler, _key, _payload = msgspec.structs.astuple(call)
     delivery = Delivery(*delivered)
+    delivery.key = call.key
     try:
         payload: Any = Undecoded()
         if call.payload is not None:
             payload = msgspec.msgpack.decode(call.payload, type=handler.payload_type)
-        returned = handler.function(Event(delivery, payload, call.attempt))
+        event: Event[Any] = Event(delivery, payload, call.attempt, _handler=call.handler)
+        returned = handler.function(event)
         if inspect.iscoroutine(returned):
             asyncio.run(returned)
+    except AlreadyDone as error:
+        return Result("already", str(error)[:_MAX_ERROR_CHARS])
     except Discard as error:
         return Result("discard", str(error)[:_MAX_ERROR_CHARS])
     except Retry as error:

@@ -18,7 +18,7 @@ from aiolimiter import AsyncLimiter
 from fasthook.dispatch.counts import FIRST_BUCKET_S, Counts
 from fasthook.dispatch.order import Order
 from fasthook.dispatch.runners import HandlerRaised, Runner, TimedOut
-from fasthook.errors import Discard, FasthookError, Retry
+from fasthook.errors import AlreadyDone, Discard, FasthookError, Retry
 from fasthook.logs import log
 from fasthook.model import Event, Handler, Outcome, OutcomeKind, Undecodable
 
@@ -163,12 +163,26 @@ class Lane:
         counts.seconds += took_s
         if took_s > FIRST_BUCKET_S:
             counts.slow(took_s)
-        if error is None:
+        if error is None or isinstance(error, AlreadyDone):
             counts.done += 1
+            if error is not None:
+                self._say_again(event)
             outcome = Outcome(event._delivery, self.name, event.attempt, "done", took_s)
         else:
             outcome = self._failure(event, error, took_s)
         self._settle(self, event, outcome)
+
+    def _say_again(self, event: Event[Any]) -> None:
+        """It was done before, and only that was not recorded; or it is a replay."""
+        log.info(
+            "already done",
+            handler=self.name,
+            endpoint=event.endpoint,
+            provider=event.provider,
+            type=event.type,
+            id=event.id,
+            attempt=event.attempt,
+        )
 
     def _failure(self, event: Event[Any], error: BaseException, took_s: float) -> Outcome:
         """Try it again, or give up."""
@@ -279,6 +293,7 @@ class _Worker:
             if lane.limiter is not None:
                 await lane.limiter.acquire()
             event.attempt += 1
+            event._handler = lane.name
             error: BaseException | None = None
             began = perf_counter()
             if isinstance(event._payload, Undecodable):

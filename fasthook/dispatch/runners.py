@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import msgspec
 
 from fasthook.dispatch.child import HEADER, Call, Result
-from fasthook.errors import Discard, FasthookError, Retry
-from fasthook.model import Event, Undecoded
+from fasthook.errors import AlreadyDone, Discard, FasthookError, Retry
+from fasthook.model import Event, Undecoded, key_of
 
 #: A child that does not go when its input ends is killed after this long.
 _CHILD_GRACE_S = 2.0
@@ -141,6 +141,8 @@ class ProcessRunner:
         except BaseException:
             self._kill()
             raise
+        if result.kind == "already":
+            raise AlreadyDone(result.error)
         if result.kind == "discard":
             raise Discard(result.error)
         if result.kind == "retry":
@@ -208,6 +210,8 @@ def _call(event: Event[Any]) -> Call:
         delivery.client,
         delivery.secret_index,
         event.attempt,
+        event._handler,
+        key_of(delivery),
         None if is_undecoded else msgspec.msgpack.encode(payload),
     )
 

@@ -180,6 +180,12 @@ MESSAGES: Final[dict[str, Message]] = {
         "A handler has done its work for an event",
         "",
     ),
+    "already done": Message(
+        "00a940c043e54f198ab0373cfcdfb0a6",
+        "A handler has done an event before",
+        "Its `event.once` found that in the handler's database: the process died before it could\n"
+        "record it, the event was replayed, or its sender sent it again after `retention`.",
+    ),
     "retry": Message(
         "db00e84e1588408fab774a9c4251facd",
         "An attempt failed, and another follows",

@@ -216,6 +216,7 @@ def read_delivery(content: memoryview) -> Delivery:
         accepted.secret_index,
         (),
         accepted.kind,
+        key=accepted.key,
     )
 
 

@@ -194,6 +194,7 @@ class Spool:
         if self._refused is not None and self._committing_since:
             raise self._refused
         delivery = entry.delivery
+        delivery.key = entry.key
         waiting_bytes = self._waiting_bytes + len(delivery.body) + len(delivery.head)
         if waiting_bytes > _MAX_WAITING_BYTES:
             raise SpoolUnavailable("too much waits for the disk", RETRY_AFTER_S)

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from fasthook import AlreadyDone, handler
 from fasthook.dispatch import registry
 from fasthook.dispatch.child import Call, Result, load
 from fasthook.dispatch.child import run as run_call
@@ -363,7 +364,9 @@ def test_closing_in_the_middle_of_an_attempt_leaves_no_child_behind(notes, when)
 
 def call(**changes) -> Call:
     fields = {name: getattr(delivery(), name) for name in Call.__struct_fields__[:10]}
-    return Call(**fields | {"attempt": 1, "payload": None} | changes)
+    return Call(
+        **fields | {"attempt": 1, "handler": "shop", "key": b"k", "payload": None} | changes
+    )
 
 
 def test_a_call_is_run_and_answered(notes, capsys):
@@ -379,3 +382,11 @@ def test_a_call_is_run_and_answered(notes, capsys):
 def test_the_child_loads_what_the_parent_has(notes):
     assert load("shop-sync", {}) == shop("sync")[0]
     assert load("shop-factory", {"word": "hi"}).runs_in == "process"
+
+
+def test_an_event_that_was_done_before_is_told_and_known_by_its_key():
+    @handler
+    def stock(event):
+        raise AlreadyDone(f"{event._handler} {event._delivery.key!r}")
+
+    assert run_call(stock, call()) == Result("already", "shop b'k'")

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from fasthook import Discard, Retry, handler
+from fasthook import AlreadyDone, Discard, Retry, handler
 from fasthook.dispatch.lane import describe
 from fasthook.dispatch.runners import TimedOut
 from fasthook.model import Undecodable
@@ -224,6 +224,18 @@ def test_discard_is_dead_at_once():
     (outcome,) = outcomes_of(drop, delivery())
 
     assert (outcome.kind, outcome.attempt, outcome.error) == ("dead", 1, "not for us")
+
+
+def test_what_was_done_before_is_done_though_the_handler_catches_exceptions():
+    @handler
+    async def stock(event):
+        try:
+            raise AlreadyDone(f"{event._handler} has done it")
+        except Exception as error:
+            raise Retry("again") from error
+
+    harness = outcomes_of(stock, delivery())
+    assert [(o.kind, o.attempt, o.error) for o in harness] == [("done", 1, "")]
 
 
 def test_a_payload_that_does_not_fit_is_dead_and_the_handler_never_runs():

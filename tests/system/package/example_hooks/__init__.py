@@ -1,8 +1,10 @@
 """Handlers as a user would write them. What they got is appended to the file EXAMPLE_RECORD."""
 
 import asyncio
+import contextlib
 import os
 import signal
+import sqlite3
 from typing import Any
 
 import msgspec
@@ -79,3 +81,25 @@ async def deadly(event: Event[Any]) -> None:
 @handler
 async def noop(event: Event[Push]) -> None:
     pass
+
+
+def _take(event: Event[Any], pid: int) -> None:
+    """Change the stock, with `once` and without, and die between "done" and "recorded"."""
+    path = os.environ["EXAMPLE_RECORD"] + ".db"
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS stock (event text)")
+        connection.execute("INSERT INTO stock VALUES (?)", (f"{event.id} without",))
+        with event.once(connection):
+            connection.execute("INSERT INTO stock VALUES (?)", (event.id,))
+    os.kill(pid, signal.SIGKILL)
+
+
+# In order, for those run at once where the process died: others wait some seconds.
+@handler(ordered_by="id")
+async def take(event: Event[Any]) -> None:
+    _take(event, os.getpid())
+
+
+@handler(runs_in="process", ordered_by="id")
+def take_in_process(event: Event[Any]) -> None:
+    _take(event, os.getppid())
