@@ -20,6 +20,7 @@ The line from bytes to handler, and who knows what:
     fetching    keys that senders publish: for requests that wait for them; visits
     watching    what is unusual, to the log, the metrics and, as alert_events, to handlers
     admin       health and metrics, on a listener of their own
+    expecting   expect: waits for an event, from anywhere; stored: what may be seen of one
     plan        a configuration, compiled and checked
     fetch_plan  which endpoints have keys that are fetched, and from where
     doubts      what works, but is worth a warning
@@ -31,6 +32,8 @@ The line from bytes to handler, and who knows what:
 
 Imports go down only, and the stages never import each other: tests/test_layers.py.
 """
+
+from typing import TYPE_CHECKING, Any
 
 from fasthook.errors import AlreadyDone, Discard, InboxError, Retry
 from fasthook.model import Breaker, Event, Handler, HandlerFactory, handler
@@ -46,5 +49,18 @@ __all__ = [
     "InboxError",
     "Handler",
     "HandlerFactory",
+    "expect",
     "__version__",
 ]
+
+if TYPE_CHECKING:
+    from fasthook.expecting import expect
+
+
+def __getattr__(name: str) -> Any:
+    # What it needs is imported by nobody else before it is needed.
+    if name == "expect":
+        from fasthook.expecting import expect
+
+        return expect
+    raise AttributeError(f"module 'fasthook' has no attribute {name!r}")

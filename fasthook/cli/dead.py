@@ -11,7 +11,6 @@ from fasthook.cli.reading import (
     facts,
     filter_of,
     filter_options,
-    iso,
     moment,
     opens_spool,
     page_options,
@@ -22,6 +21,7 @@ from fasthook.cli.tables import new_table, show
 from fasthook.logs import escape
 from fasthook.spool.changes import State
 from fasthook.spool.queries import DeadLetter
+from fasthook.stored import iso
 
 _COLUMNS = ("died", "name", "endpoint", "type", "id", "handler", "attempts", "last error")
 

@@ -15,7 +15,6 @@ from rich.console import Console
 from rich.progress import track
 
 from fasthook.cli.reading import (
-    Headers,
     Spool,
     body_facts,
     echo_json,
@@ -23,7 +22,6 @@ from fasthook.cli.reading import (
     fail,
     filter_of,
     filter_options,
-    iso,
     opens_spool,
     say,
 )
@@ -36,6 +34,7 @@ from fasthook.redacting.keys import kind_of
 from fasthook.redacting.redactor import Redactor
 from fasthook.spool.queries import Found, Kept
 from fasthook.spool.records import ERASED
+from fasthook.stored import Headers, iso
 
 #: Of the way that a request took, and no part of the event; they would be wrong in another body.
 _TRANSPORT: Final = frozenset(

@@ -7,36 +7,28 @@ from itertools import islice
 from typing import Any, Final
 
 import click
-import orjson
 from rich.console import Console
 from rich.progress import track
 
 from fasthook.cli.orders import Orders
 from fasthook.cli.reading import (
-    Headers,
     Spool,
     echo_deliveries,
     echo_json,
     fail,
     filter_of,
     filter_options,
-    iso,
     opens_spool,
     say,
 )
 from fasthook.conditions import BadExpression, compiled
 from fasthook.control import MAX_POSITIONS, Forget
-from fasthook.errors import BadPayload, BodyTooLarge
-from fasthook.intake import catalogue
-from fasthook.intake.inflating import gunzipped
-from fasthook.intake.multiparts import multipart_fields
-from fasthook.intake.payloads import form_fields
-from fasthook.model import field_values
 from fasthook.spool import rejects
 from fasthook.spool.changes import State
 from fasthook.spool.queries import Filter, Found, Kept, Reader
 from fasthook.spool.records import ERASED
 from fasthook.spool.spool import REJECTS_NAME
+from fasthook.stored import Headers, facts_of
 
 #: How long the service may take to erase what it was told to.
 _EFFECT_S: Final = 30.0
@@ -159,17 +151,11 @@ def _condition(where: str, headers: Headers) -> _Matches:
     except BadExpression as error:
         raise click.UsageError(f"--where: {error}") from None
 
+    names = program.variables()
+
     def matches(delivery: Found, kept: Kept) -> bool:
-        context = {
-            "id": delivery.event_id,
-            "type": delivery.event_type,
-            "endpoint": delivery.endpoint,
-            "received_at": iso(delivery.received_at_ns),
-            "headers": headers.public(kept.head),
-            "payload": _payload(kept),
-        }
         try:
-            result = program.execute(context)
+            result = program.execute(facts_of(delivery, kept, lambda: headers, names))
         except (KeyError, TypeError, RuntimeError, ValueError):
             return False  # what is asked about is not there, or of another type
         if not isinstance(result, bool):
@@ -178,26 +164,3 @@ def _condition(where: str, headers: Headers) -> _Matches:
         return result
 
     return matches
-
-
-def _payload(kept: Kept) -> Any:
-    """The payload as an untyped handler has it; None if the body is neither JSON nor a form."""
-    fields, body = field_values(kept.head), kept.body
-    content_type = b"".join(fields.get(b"content-type", []))
-    try:
-        if fields.get(b"content-encoding") == [b"gzip"]:
-            body = gunzipped(body, sys.maxsize)  # it was within bounds when it came
-        if b"form-urlencoded" in content_type.lower():
-            return _event_in(form_fields(body), kept.accepted.provider)
-        if b"multipart/form-data" in content_type.lower():
-            return _event_in(multipart_fields(content_type, body), kept.accepted.provider)
-        return orjson.loads(body)
-    except (ValueError, BadPayload, BodyTooLarge):
-        return None
-
-
-def _event_in(fields: dict[str, Any], provider: str) -> Any:
-    """The JSON in the field where this provider has the event; else the fields."""
-    name = catalogue.load(provider).form_payload if provider in catalogue.names() else ""
-    inner = fields.get(name)
-    return orjson.loads(inner) if name and isinstance(inner, str) else fields

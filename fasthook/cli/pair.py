@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from fasthook import config, control, plan
 from fasthook.cli.options import DurationType, config_option, json_option
 from fasthook.cli.orders import spool_errors
-from fasthook.cli.reading import echo_json, iso, moment
+from fasthook.cli.reading import echo_json, moment
 from fasthook.cli.tables import new_table, show
 from fasthook.config import Config, Endpoint
 from fasthook.control import Pair, PairingState, Unpair
@@ -27,6 +27,7 @@ from fasthook.pairing import MAX_PAIRING_S, State
 from fasthook.spool import secrets
 from fasthook.spool.lock import lock
 from fasthook.spool.secrets import Kept
+from fasthook.stored import iso
 from fasthook.values import Duration
 
 _LOOK_S: Final = 0.3

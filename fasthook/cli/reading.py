@@ -19,30 +19,15 @@ from fasthook.cli.options import config_option, json_option
 from fasthook.cli.tables import new_table, show
 from fasthook.config import Config
 from fasthook.errors import ConfigError
-from fasthook.intake import catalogue
 from fasthook.logs import escape, one_line
-from fasthook.plan import provider_of, scheme_of, spool_of
+from fasthook.plan import spool_of
 from fasthook.spool.changes import NEVER_NS
-from fasthook.spool.queries import STATES, Filter, Found, Reader, position_named
+from fasthook.spool.names import position_named
+from fasthook.spool.queries import STATES, Filter, Found, Reader
+from fasthook.stored import iso
 from fasthook.values import Duration
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-HIDDEN: Final = "…"
-#: Headers with one of these in their name are not shown, whoever sent them.
-_SECRET_WORDS: Final = (
-    "api-key",
-    "apikey",
-    "authorization",
-    "cookie",
-    "hmac",
-    "password",
-    "secret",
-    "signature",
-    "token",
-    "x-auth",
-)
-
 
 # --- options --------------------------------------------------------------------------------------
 
@@ -217,14 +202,6 @@ def moment(at_ns: int) -> str:
     return f"{datetime.fromtimestamp(at_ns // 10**9).astimezone():%Y-%m-%d %H:%M:%S}"
 
 
-def iso(at_ns: int) -> str | None:
-    """A time for programs: UTC, to the microsecond; None: never, or no time."""
-    if not 0 < at_ns < NEVER_NS:
-        return None
-    whole = datetime.fromtimestamp(at_ns // 10**9, UTC)
-    return f"{whole:%Y-%m-%dT%H:%M:%S}.{at_ns % 10**9 // 1000:06}Z"
-
-
 def facts(found: Found) -> dict[str, Any]:
     """A delivery for programs."""
     return {
@@ -266,42 +243,3 @@ def body_facts(body: bytes) -> dict[str, str]:
         return {"body": body.decode()}
     except UnicodeDecodeError:
         return {"body_base64": base64.b64encode(body).decode()}
-
-
-class Headers:
-    """Which fields of a head may be seen."""
-
-    def __init__(self, settings: Config) -> None:
-        names = {name.decode() for name in catalogue.security_headers()}
-        for endpoint in settings.endpoint:
-            try:
-                scheme = scheme_of(endpoint, provider_of(endpoint, ""), "")
-            except ConfigError:
-                continue  # a service would not start with it; the words below are left
-            names |= {name.decode() for name in scheme.security_headers()} if scheme else set()
-        self._names = names
-
-    def is_secret(self, name: str) -> bool:
-        """Whether a field may hold what makes a request genuine, or somebody trusted."""
-        name = name.lower()
-        return name in self._names or any(word in name for word in _SECRET_WORDS)
-
-    def shown(self, head: bytes) -> list[str]:
-        """A whole head for people: one line a field, secrets hidden."""
-        line, *fields = head[:-4].decode("latin-1").split("\r\n")
-        lines = [escape(line)]
-        for field in fields:
-            name, _, value = field.partition(":")
-            value = HIDDEN if self.is_secret(name) else value.strip(" \t")
-            lines.append(f"{escape(name)}: {escape(value)}")
-        return lines
-
-    def public(self, head: bytes) -> dict[str, str]:
-        """The fields for programs, without the secret ones; names in lower case."""
-        fields: dict[str, str] = {}
-        for field in head[:-4].decode("latin-1").split("\r\n")[1:]:
-            name, _, value = field.partition(":")
-            name, value = name.lower(), value.strip(" \t")
-            if not self.is_secret(name):
-                fields[name] = f"{fields[name]}, {value}" if name in fields else value
-        return fields

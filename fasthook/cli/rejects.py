@@ -8,23 +8,14 @@ import click
 
 from fasthook import config
 from fasthook.cli.options import config_option, json_option
-from fasthook.cli.reading import (
-    Headers,
-    body_facts,
-    echo_json,
-    fail,
-    iso,
-    moment,
-    path_of,
-    say,
-    say_more,
-)
+from fasthook.cli.reading import body_facts, echo_json, fail, moment, path_of, say, say_more
 from fasthook.cli.show import show_body
 from fasthook.cli.tables import new_table, show
 from fasthook.errors import ConfigError
 from fasthook.logs import escape
 from fasthook.spool.rejects import Reject, read
 from fasthook.spool.spool import REJECTS_NAME
+from fasthook.stored import Headers, iso
 
 _COLUMNS: Final = ("received", "id", "status", "endpoint", "client", "method", "path", "reason")
 _MAX_ID: Final = 2**62

@@ -24,7 +24,8 @@ from fasthook.cli.reading import (
 )
 from fasthook.control import MAX_POSITIONS, Replay
 from fasthook.spool.changes import State
-from fasthook.spool.queries import Filter, Found, Reader, position_named
+from fasthook.spool.names import position_named
+from fasthook.spool.queries import Filter, Found, Reader
 from fasthook.values import Rate
 
 #: What is over, so that it can run again.

@@ -1,5 +1,6 @@
 """`fasthook serve`: run until told to stop."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -16,4 +17,6 @@ def command(config_path: Path) -> None:
 
     A second signal ends it at once.
     """
+    # For what handlers call (`expect`), also in processes of their own.
+    os.environ["FASTHOOK_CONFIG"] = str(config_path.absolute())
     sys.exit(Supervisor(config_path).run())

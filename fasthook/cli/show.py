@@ -7,22 +7,22 @@ import click
 import msgspec
 
 from fasthook.cli.reading import (
-    Headers,
     Spool,
     body_facts,
     echo_deliveries,
     echo_json,
     facts,
     fail,
-    iso,
     moment,
     opens_spool,
     say,
 )
 from fasthook.logs import escape, one_line
 from fasthook.spool.changes import EVERY_OTHER, NEVER_NS, Part, State
-from fasthook.spool.queries import Failure, Filter, Found, Kept, position_named
+from fasthook.spool.names import position_named
+from fasthook.spool.queries import Failure, Filter, Found, Kept
 from fasthook.spool.records import ERASED
+from fasthook.stored import Headers, iso
 
 _GONE: Final = "head and body are gone: their segment was dropped, or the record is damaged"
 _ERASED: Final = "head and body are erased"

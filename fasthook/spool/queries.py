@@ -8,7 +8,6 @@ service's write-ahead log back. The index lags: what came in the last second may
 import heapq
 import os
 import pwd
-import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -41,7 +40,6 @@ _PAGE_ROWS: Final = 1000
 _QUICK: Final = (State.RUNNING, State.DEAD, State.DAMAGED, State.FORGOTTEN)
 _IS_QUICK: Final = f"state IN ({', '.join(f'{state:d}' for state in _QUICK)})"
 _COLUMNS: Final = "position, endpoint, event_id, event_type, received_at_ns, state, due_ns"
-_NAME: Final = re.compile(r"([0-9]{1,4})\.([0-9]{1,7})\.([0-9]{1,9})", re.ASCII)
 _MAX_POSITION: Final = 2**63 - 1
 
 #: The states of deliveries, by the names that people use.
@@ -52,16 +50,6 @@ STATES: Final[dict[str, State]] = {
 
 class Unreadable(ConfigError):
     """The index, or a file of the journal, can't be read."""
-
-
-def position_named(text: str) -> int:
-    """The position with this name. Raises `ValueError`."""
-    match = _NAME.fullmatch(text)
-    worker, segment, offset = map(int, match.groups()) if match else (0, 0, 0)
-    position = position_of(worker, segment, offset)
-    if match is None or position > _MAX_POSITION or place_of(position) != (worker, segment, offset):
-        raise ValueError(f"{text!r}; expected the name of a delivery, such as 0.1.16")
-    return position
 
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
@@ -200,6 +188,21 @@ class Reader:
             if position is not None:
                 ends[place_of(low)[0]] = int(position)
         return ends
+
+    def ends_at(self, since_ns: int) -> dict[int, int]:
+        """The same for a time in the past: those above were received then or later."""
+        found = self.ends()
+        statement = "SELECT min(position) FROM deliveries WHERE position BETWEEN ? AND ?"
+        for worker, end in found.items():
+            stretch = position_of(worker, 0, 0), end
+            for first, last in self._stretches(Filter(since_ns=since_ns), stretch, "DESC"):
+                rows = self._ask(f"{statement} AND received_at_ns >= ?", (first, last, since_ns))
+                found[worker] = found[worker] if rows[0][0] is None else int(rows[0][0]) - 1
+        return found
+
+    def version(self) -> int:
+        """A number that is another one once anybody has written to the index."""
+        return int(self._ask("PRAGMA data_version")[0][0])
 
     def at(self, position: int) -> Found | None:
         """The delivery at a position."""

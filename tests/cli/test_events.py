@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from fasthook.spool.changes import State
-from fasthook.spool.queries import name_of
+from fasthook.spool.journal import name_of
 from tests.cli.conftest import COMMAND, ENVIRONMENT, SECRETS, WAIT_S, configuration, endpoint
 from tests.spool.filled import delivery, fill, outcome
 

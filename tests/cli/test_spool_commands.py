@@ -9,7 +9,7 @@ import urllib.request
 
 import pytest
 
-from fasthook.spool.queries import name_of
+from fasthook.spool.journal import name_of
 from fasthook.spool.rejects import Reject, Rejects
 from tests.cli.conftest import COMMAND, WAIT_S, configuration, endpoint
 from tests.spool.filled import delivery, fill, outcome

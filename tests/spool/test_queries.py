@@ -11,9 +11,10 @@ from fasthook.errors import ConfigError
 from fasthook.spool import queries
 from fasthook.spool.changes import NEVER_NS, State
 from fasthook.spool.index import INDEX_NAME
-from fasthook.spool.journal import Journal, position_of
+from fasthook.spool.journal import Journal, name_of, position_of
 from fasthook.spool.lock import lock
-from fasthook.spool.queries import Filter, Reader, name_of, position_named
+from fasthook.spool.names import position_named
+from fasthook.spool.queries import Filter, Reader
 from fasthook.spool.records import ACCEPTED, ERASED, Forgotten, later_record
 from tests.spool.filled import HEAD, delivery, fill, outcome
 

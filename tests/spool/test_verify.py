@@ -8,9 +8,9 @@ import pytest
 
 from fasthook.spool.changes import State
 from fasthook.spool.index import INDEX_NAME
-from fasthook.spool.journal import Journal
+from fasthook.spool.journal import Journal, name_of
 from fasthook.spool.lock import lock
-from fasthook.spool.queries import Reader, name_of
+from fasthook.spool.queries import Reader
 from fasthook.spool.records import ACCEPTED, Forgotten, accepted_content, accepted_of, later_record
 from fasthook.spool.survey import holder, survey
 from fasthook.spool.verify import Verification

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from fasthook import Event, Retry, handler
+from fasthook import Event, Retry, expect, handler
 
 
 class Repository(msgspec.Struct):
@@ -103,3 +103,11 @@ async def take(event: Event[Any]) -> None:
 @handler(runs_in="process", ordered_by="id")
 def take_in_process(event: Event[Any]) -> None:
     _take(event, os.getppid())
+
+
+@handler(timeout=60, ordered_by="id")
+async def await_payment(event: Event[Any]) -> None:
+    """Of an order: waits for the event that says that it is paid."""
+    if event.type == "order":
+        where = f'type == "paid" && payload.number == {event.payload["number"]}'
+        write(await expect(event.endpoint, where, since=event, timeout="40s"))

@@ -1,0 +1,123 @@
+"""What is stored of an event, as an expression, a program or a person may see it.
+
+Nothing here is a secret: fields that make a request genuine, or somebody trusted, are left out.
+"""
+
+import sys
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import orjson
+
+from fasthook.config import Config
+from fasthook.errors import BadPayload, BodyTooLarge, ConfigError
+from fasthook.intake import catalogue
+from fasthook.intake.inflating import gunzipped
+from fasthook.intake.multiparts import multipart_fields
+from fasthook.intake.payloads import form_fields
+from fasthook.logs import escape
+from fasthook.model import field_values
+from fasthook.plan import provider_of, scheme_of
+from fasthook.spool.changes import NEVER_NS
+from fasthook.spool.queries import Found, Kept
+
+HIDDEN: Final = "…"
+#: Headers with one of these in their name are not shown, whoever sent them.
+_SECRET_WORDS: Final = (
+    "api-key",
+    "apikey",
+    "authorization",
+    "cookie",
+    "hmac",
+    "password",
+    "secret",
+    "signature",
+    "token",
+    "x-auth",
+)
+
+
+def iso(at_ns: int) -> str | None:
+    """A time for programs: UTC, to the microsecond; None: never, or no time."""
+    if not 0 < at_ns < NEVER_NS:
+        return None
+    whole = datetime.fromtimestamp(at_ns // 10**9, UTC)
+    return f"{whole:%Y-%m-%dT%H:%M:%S}.{at_ns % 10**9 // 1000:06}Z"
+
+
+class Headers:
+    """Which fields of a head may be seen."""
+
+    def __init__(self, settings: Config) -> None:
+        names = {name.decode() for name in catalogue.security_headers()}
+        for endpoint in settings.endpoint:
+            try:
+                scheme = scheme_of(endpoint, provider_of(endpoint, ""), "")
+            except ConfigError:
+                continue  # a service would not start with it; the words below are left
+            names |= {name.decode() for name in scheme.security_headers()} if scheme else set()
+        self._names = names
+
+    def is_secret(self, name: str) -> bool:
+        """Whether a field may hold what makes a request genuine, or somebody trusted."""
+        name = name.lower()
+        return name in self._names or any(word in name for word in _SECRET_WORDS)
+
+    def shown(self, head: bytes) -> list[str]:
+        """A whole head for people: one line a field, secrets hidden."""
+        line, *fields = head[:-4].decode("latin-1").split("\r\n")
+        lines = [escape(line)]
+        for field in fields:
+            name, _, value = field.partition(":")
+            value = HIDDEN if self.is_secret(name) else value.strip(" \t")
+            lines.append(f"{escape(name)}: {escape(value)}")
+        return lines
+
+    def public(self, head: bytes) -> dict[str, str]:
+        """The fields for programs, without the secret ones; names in lower case."""
+        fields: dict[str, str] = {}
+        for field in head[:-4].decode("latin-1").split("\r\n")[1:]:
+            name, _, value = field.partition(":")
+            name, value = name.lower(), value.strip(" \t")
+            if not self.is_secret(name):
+                fields[name] = f"{fields[name]}, {value}" if name in fields else value
+        return fields
+
+
+def facts_of(
+    found: Found, kept: Kept, headers: Callable[[], Headers], names: Iterable[str]
+) -> dict[str, Any]:
+    """What an expression asks about, of what it may ask about: see `conditions.VARIABLES`."""
+    known: dict[str, Callable[[], Any]] = {
+        "id": lambda: found.event_id,
+        "type": lambda: found.event_type,
+        "endpoint": lambda: found.endpoint,
+        "received_at": lambda: iso(found.received_at_ns),
+        "headers": lambda: headers().public(kept.head),
+        "payload": lambda: payload_of(kept),
+    }
+    return {name: known[name]() for name in names if name in known}
+
+
+def payload_of(kept: Kept) -> Any:
+    """The payload as an untyped handler has it; None if the body is neither JSON nor a form."""
+    fields, body = field_values(kept.head), kept.body
+    content_type = b"".join(fields.get(b"content-type", []))
+    try:
+        if fields.get(b"content-encoding") == [b"gzip"]:
+            body = gunzipped(body, sys.maxsize)  # it was within bounds when it came
+        if b"form-urlencoded" in content_type.lower():
+            return _event_in(form_fields(body), kept.accepted.provider)
+        if b"multipart/form-data" in content_type.lower():
+            return _event_in(multipart_fields(content_type, body), kept.accepted.provider)
+        return orjson.loads(body)
+    except (ValueError, BadPayload, BodyTooLarge):
+        return None
+
+
+def _event_in(fields: dict[str, Any], provider: str) -> Any:
+    """The JSON in the field where this provider has the event; else the fields."""
+    name = catalogue.load(provider).form_payload if provider in catalogue.names() else ""
+    inner = fields.get(name)
+    return orjson.loads(inner) if name and isinstance(inner, str) else fields
