@@ -19,6 +19,7 @@ The line from bytes to handler, and who knows what:
     pairing     secrets that senders hand over, while an operator waits for them
     fetching    keys that senders publish: for requests that wait for them; visits
     watching    what is unusual, to the log, the metrics and, as alert_events, to handlers
+    drifting    whether the shape of payloads changes, to the log; shapes: of payloads, and structs
     admin       health and metrics, on a listener of their own
     expecting   expect: waits for an event, from anywhere; stored: what may be seen of one
     plan        a configuration, compiled and checked

@@ -114,6 +114,7 @@ class Alerts(_Table, frozen=True, kw_only=True):
     learning: Duration = Duration(14 * 86400)  # watched before volume, errors, silence are judged
     #: Refused within five looks, at an endpoint or of a client: what is below is never told.
     rejects: Count = 100
+    drift: bool = True  # say when the shape of payloads changes
 
 
 class ToHandler(_Table, frozen=True, kw_only=True):

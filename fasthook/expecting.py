@@ -26,7 +26,7 @@ from fasthook.plan import spool_of
 from fasthook.spool.changes import State
 from fasthook.spool.queries import Filter, Found, Kept, Reader, Unreadable
 from fasthook.spool.records import ERASED
-from fasthook.stored import Headers, facts_of, payload_of
+from fasthook.stored import Headers, facts_of, is_genuine, payload_of
 from fasthook.values import Duration
 
 #: Whether there is something new is asked this often; the index itself lags by up to 0.25 s.
@@ -229,8 +229,7 @@ class _Search:
         if kept is None or kept.kind == ERASED:
             return None
         accepted = kept.accepted
-        is_genuine = accepted.secret_index >= 0 or accepted.provider == "none"
-        if not is_genuine or not self.wanted.is_true(found, kept):
+        if not is_genuine(accepted) or not self.wanted.is_true(found, kept):
             return None
         delivery = Delivery(
             accepted.endpoint,

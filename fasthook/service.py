@@ -15,6 +15,7 @@ from fasthook.alert_events import can_watch
 from fasthook.config import Config
 from fasthook.control import Control
 from fasthook.dispatch.breaker import Breaker
+from fasthook.drifting import Drifting
 from fasthook.fetch_plan import client_of
 from fasthook.fetching import Fetching
 from fasthook.line import Line
@@ -53,6 +54,10 @@ class Service:
         self._body_limits = plan.body_limits
         self._listener = self._new_listener(plan)
         self._watching = self._new_watching()
+        spool = self.line.spool
+        self._drifting: Drifting | None = None
+        if config.alerts.drift and spool is not None:
+            self._drifting = Drifting(config, spool.path)
         self._admin = Admin(self._not_ready, self._families, self._gather, self._alerts)
         self._admin_listener = self._new_small_listener(
             self._admin.receive, lambda path: _ADMIN_BODY_BYTES
@@ -185,9 +190,13 @@ class Service:
         """Find what is unusual, for all workers. Of them all one watches at a time."""
         if self._watching is not None:
             self._watching.watch()
+        if self._drifting is not None:
+            self._drifting.start()
 
     async def unwatch(self) -> None:
         """From when this returns another worker may watch."""
+        if self._drifting is not None:
+            await asyncio.to_thread(self._drifting.stop)
         if self._watching is not None:
             await self._watching.unwatch()
 
@@ -227,6 +236,8 @@ class Service:
             self._pairing.close()
         if self._fetching is not None:
             self._fetching.close()
+        if self._drifting is not None:
+            await asyncio.to_thread(self._drifting.stop)
         if self._watching is not None:
             await self._watching.stop()
         left = await self.line.stop(max(0.0, timeout_s - (time.monotonic() - began)))

@@ -21,6 +21,7 @@ from fasthook.model import field_values
 from fasthook.plan import provider_of, scheme_of
 from fasthook.spool.changes import NEVER_NS
 from fasthook.spool.queries import Found, Kept
+from fasthook.spool.records import Accepted
 
 HIDDEN: Final = "…"
 #: Headers with one of these in their name are not shown, whoever sent them.
@@ -98,6 +99,11 @@ def facts_of(
         "payload": lambda: payload_of(kept),
     }
     return {name: known[name]() for name in names if name in known}
+
+
+def is_genuine(accepted: Accepted) -> bool:
+    """Whether it was verified; or nothing ever is, at its endpoint."""
+    return accepted.secret_index >= 0 or accepted.provider == "none"
 
 
 def payload_of(kept: Kept) -> Any:

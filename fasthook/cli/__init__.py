@@ -30,6 +30,8 @@ _COMMANDS = (
     "pause",
     "resume",
     "export",
+    "types",
+    "drift",
     "forget",
     "rejects",
     "spool",

@@ -381,6 +381,12 @@ MESSAGES: Final[dict[str, Message]] = {
         "An endpoint gets events again",
         "",
     ),
+    "payloads changed": Message(
+        "6f76104e74f547e7b6a381e64cdf7608",
+        "The shape of an endpoint's payloads has changed",
+        "FASTHOOK_CHANGE says how, FASTHOOK_WHERE at which field, FASTHOOK_EVENT names the first\n"
+        "event that has it. Do its handlers cope with that? `fasthook drift` lists all changes.",
+    ),
     "alerts learn anew": Message(
         "cbe8675a7e5a4e789a4a5ccebd09b337",
         "What was learned of the usual could not be read",

@@ -1,0 +1,121 @@
+"""Whether the shape of payloads changes, at a running service: a warning for each change.
+
+A thread of its own reads some of the stored events now and then, as `fasthook drift` does: nothing
+is done where requests are taken and handled. Of several workers one does it, for all.
+"""
+
+import threading
+import time
+from pathlib import Path
+from typing import Final
+
+from fasthook.config import Config
+from fasthook.errors import ConfigError
+from fasthook.logs import log
+from fasthook.shapes.drift import Change, Drift
+from fasthook.spool.journal import place_of
+from fasthook.spool.queries import Filter, Found, Reader
+from fasthook.spool.records import ACCEPTED
+from fasthook.stored import is_genuine, payload_of
+
+#: Of each endpoint, the newest: read when it begins, which tells nothing; and at each look.
+_LEARNED: Final = 300
+_SAMPLE: Final = 200
+#: Lines of one endpoint until the next start: beyond, it has no shape.
+_MAX_SAID: Final = 100
+#: Between two events the rest of the process has the interpreter.
+_PAUSE_S: Final = 0.001
+#: Of a body; a longer one takes too long to look at.
+_MAX_BYTES: Final = 1024 * 1024
+_STOP_S: Final = 5.0
+
+
+class Drifting:
+    """The thread, while this worker is the one."""
+
+    def __init__(self, config: Config, path: Path) -> None:
+        """`path`: the spool's."""
+        self._endpoints = {e.name: e.provider for e in config.endpoint}
+        self._interval_s = float(config.alerts.interval)
+        self._path = path
+        self._drifts: dict[str, Drift] = {}
+        self._said: dict[str, int] = {}
+        self._ends: dict[int, int] = {}  # the last position that was looked at, by worker
+        self._looked_ns = 0
+        self._is_over = threading.Event()
+        self._looking: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin, unless it has begun."""
+        if self._looking is None:
+            self._is_over.clear()
+            self._looking = threading.Thread(target=self._run, name="fasthook-drift", daemon=True)
+            self._looking.start()
+
+    def stop(self) -> None:
+        """End; waits for the event that is looked at."""
+        looking, self._looking = self._looking, None
+        if looking is not None:
+            self._is_over.set()
+            looking.join(_STOP_S)
+
+    def _run(self) -> None:
+        is_first = True
+        while not self._is_over.wait(0 if is_first else self._interval_s):
+            try:
+                with Reader(self._path) as reader:
+                    self._look(reader, is_first=is_first)
+                is_first = False
+            except ConfigError:
+                pass  # the index is being made; the next look tells more
+            except Exception as error:  # whatever it is, the service goes on without
+                log.exception("internal error", error)
+                return
+            if is_first and self._is_over.wait(1.0):
+                return
+
+    def _look(self, reader: Reader, *, is_first: bool) -> None:
+        since_ns, self._looked_ns = self._looked_ns, time.time_ns()
+        ends = reader.ends()
+        # The index lags, and clocks are set: what was seen is known by its position.
+        since_ns = 0 if is_first else since_ns - 10**10
+        for endpoint in self._endpoints:
+            wanted = Filter(endpoint=endpoint, since_ns=since_ns)
+            newest = reader.newest(wanted, _LEARNED if is_first else _SAMPLE)
+            for found in reversed(newest):
+                if self._is_over.is_set():
+                    return
+                worker = place_of(found.position)[0]
+                if is_first or found.position > self._ends.get(worker, -1):
+                    self._feed(reader, found, is_quiet=is_first)
+                    time.sleep(_PAUSE_S)
+        self._ends |= ends
+
+    def _feed(self, reader: Reader, found: Found, *, is_quiet: bool) -> None:
+        kept = reader.kept(found.position)
+        if kept is None or kept.kind != ACCEPTED or len(kept.body) > _MAX_BYTES:
+            return
+        payload = payload_of(kept) if is_genuine(kept.accepted) else None
+        if payload is None:
+            return
+        drift = self._drifts.setdefault(found.endpoint, Drift())
+        for change in drift.feed(found.event_type, payload, found):
+            said = self._said.get(found.endpoint, 0)
+            if not is_quiet and said < _MAX_SAID:
+                self._said[found.endpoint] = said + 1
+                self._say(found.endpoint, change)
+
+    def _say(self, endpoint: str, change: Change) -> None:
+        # A value is not for the log: what looks like an enumeration may be none.
+        fields = {} if change.kind == "new value" else {"was": change.was, "now": change.now}
+        log.warning(
+            "payloads changed",
+            endpoint=endpoint,
+            provider=self._endpoints[endpoint],
+            type=change.event_type,
+            change=change.kind,
+            where=change.path,
+            **fields,
+            after=change.after,
+            event=change.at.name,
+        )
