@@ -10,7 +10,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 # Debian's names. Installed where we may; where they are missing, CI fails and others are told.
-SYSTEM_PACKAGES = nginx-light curl openssl wrk strace gcc libc6-dev systemd-container python3-venv postgresql
+SYSTEM_PACKAGES = nginx-light curl openssl wrk strace gcc libc6-dev systemd-container python3-venv postgresql webhook
 
 .PHONY: run test torture venv install uninstall interpreted system lint clean
 
@@ -64,7 +64,7 @@ interpreted:
 
 system:
 	@missing=""; \
-	for program in nginx curl openssl wrk strace cc systemd-nspawn initdb; do \
+	for program in nginx curl openssl wrk strace cc systemd-nspawn initdb webhook; do \
 	  PATH="$$PATH:/usr/sbin:$$(echo /usr/lib/postgresql/*/bin)" command -v $$program >/dev/null || missing="$$missing $$program"; \
 	done; \
 	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \

@@ -21,6 +21,7 @@ _COMMANDS = (
     "pair",
     "send",
     "explain",
+    "import",
     "events",
     "show",
     "tail",
@@ -46,7 +47,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = import_module(f"fasthook.cli.{cmd_name}").command
+        module = "importing" if cmd_name == "import" else cmd_name
+        command: click.Command = import_module(f"fasthook.cli.{module}").command
         return command
 
     def invoke(self, ctx: click.Context) -> Any:

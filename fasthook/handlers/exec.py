@@ -5,15 +5,18 @@ else of ours but PATH, HOME and LANG: no secret of the service reaches a command
 """
 
 import asyncio
+import base64
 import contextlib
 import os
 import shutil
 import signal
+import tempfile
 from typing import Any, Final
 
 import msgspec
 
-from fasthook.errors import ConfigError
+from fasthook.errors import ConfigError, Discard
+from fasthook.handlers.values import Text, argument
 from fasthook.logs import log
 from fasthook.model import Event, Handler, HandlerFactory, handler
 
@@ -21,6 +24,7 @@ _INHERITED: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")
 #: Of the output of one run; the rest is read and thrown away.
 MAX_OUTPUT_BYTES: Final = 64 * 1024
 _OUTPUT_GRACE_S: Final = 1.0
+_BASE64: Final = "base64:"
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -29,6 +33,53 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     command: tuple[str, ...]  # program and arguments, as they are: no shell, no expansion
     directory: str = ""  # empty: where the service runs
     environment: dict[str, str] = {}
+    #: Behind those of `command`, and beside `environment`: with values of the event (see `values`).
+    arguments: tuple[str, ...] = ()
+    variables: dict[str, str] = {}
+    #: Variable → what is in the file whose path it has; behind "base64:", decoded.
+    files: dict[str, str] = {}
+
+
+class _Texts:
+    """What is made anew for each event."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises `ConfigError`."""
+        self.arguments = [Text(text, "arguments") for text in settings.arguments]
+        self.variables = {k: Text(v, f"variables.{k}") for k, v in settings.variables.items()}
+        self.files = {
+            name: (Text(text.removeprefix(_BASE64), f"files.{name}"), text.startswith(_BASE64))
+            for name, text in settings.files.items()
+        }
+        for name in (*settings.environment, *self.variables, *self.files):
+            if not name or "=" in name or "\0" in name:
+                raise ConfigError(f"environment: {name!r} is no name of a variable")
+
+    def command(self, settings: Settings, event: Event[Any]) -> list[bytes]:
+        """The whole of it."""
+        fixed = [os.fsencode(part) for part in settings.command]
+        return fixed + [argument(text.of(event)) for text in self.arguments]
+
+    def environment(
+        self, settings: Settings, event: Event[Any], folder: str
+    ) -> dict[str, str | bytes]:
+        """All variables; files are written into `folder`."""
+        made: dict[str, str | bytes] = dict(environment_of(event, settings.environment))
+        made |= {name: argument(text.of(event)) for name, text in self.variables.items()}
+        for number, (name, (text, is_base64)) in enumerate(self.files.items()):
+            data = text.of(event)
+            path = os.path.join(folder, str(number))
+            with open(path, "xb") as file:
+                file.write(_decoded(data) if is_base64 else data)
+            made[name] = path
+        return made
+
+
+def _decoded(data: bytes) -> bytes:
+    try:
+        return base64.b64decode(data, validate=True)
+    except ValueError:
+        raise Discard("what is to be a file is no base64") from None
 
 
 def build(settings: Settings) -> Handler:
@@ -42,41 +93,55 @@ def build(settings: Settings) -> Handler:
     if settings.directory and not os.path.isdir(settings.directory):
         raise ConfigError(f"directory: {settings.directory!r} is no directory")
 
+    texts = _Texts(settings)
+
     @handler(timeout=60, concurrency=4)
     async def exec_(event: Event[Any]) -> None:
-        process = await _started(settings, program, event)
-        reading = asyncio.ensure_future(_read(process))
-        sending = asyncio.ensure_future(_send(process, event.body))
-        try:
-            code = await process.wait()
-            _kill_group(process.pid)  # what it left running would keep the output open
-            await asyncio.wait([reading], timeout=_OUTPUT_GRACE_S)
-        finally:
-            _kill_group(process.pid)
-            sending.cancel()
-            reading.cancel()
-        output = b"" if reading.cancelled() or not reading.done() else reading.result()
-        _report(event, settings.command[0], code, output)
-        if code:
-            raise CommandFailed(f"{settings.command[0]} ended with {_exit_text(code)}")
+        with contextlib.ExitStack() as stack:
+            folder = ""
+            if texts.files:
+                made = tempfile.TemporaryDirectory(prefix="fasthook-", ignore_cleanup_errors=True)
+                folder = stack.enter_context(made)
+            await _run(settings, texts, program, event, folder)
 
     return exec_
 
 
+async def _run(
+    settings: Settings, texts: _Texts, program: str, event: Event[Any], folder: str
+) -> None:
+    """One run, from its start to its end."""
+    process = await _started(settings, texts, program, event, folder)
+    reading = asyncio.ensure_future(_read(process))
+    sending = asyncio.ensure_future(_send(process, event.body))
+    try:
+        code = await process.wait()
+        _kill_group(process.pid)  # what it left running would keep the output open
+        await asyncio.wait([reading], timeout=_OUTPUT_GRACE_S)
+    finally:
+        _kill_group(process.pid)
+        sending.cancel()
+        reading.cancel()
+    output = b"" if reading.cancelled() or not reading.done() else reading.result()
+    _report(event, settings.command[0], code, output)
+    if code:
+        raise CommandFailed(f"{settings.command[0]} ended with {_exit_text(code)}")
+
+
 async def _started(
-    settings: Settings, program: str, event: Event[Any]
+    settings: Settings, texts: _Texts, program: str, event: Event[Any], folder: str
 ) -> asyncio.subprocess.Process:
     """The running command. Where the attempt is cancelled meanwhile, nothing of it stays: the loop
     would end the command alone, and not what it started in those milliseconds.
     """
     starting = asyncio.ensure_future(
         asyncio.create_subprocess_exec(
-            *settings.command,
+            *texts.command(settings, event),
             executable=program,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            env=environment_of(event, settings.environment),
+            env=texts.environment(settings, event, folder),
             cwd=settings.directory or None,
             start_new_session=True,  # a group of its own, so that a timeout ends all of it
         )

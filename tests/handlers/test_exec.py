@@ -1,13 +1,14 @@
 """`exec`: a real command for each event; nothing of ours leaks into it, nothing of it stays."""
 
 import asyncio
+import os
 import sys
 import time
 
 import msgspec
 import pytest
 
-from fasthook.errors import ConfigError
+from fasthook.errors import ConfigError, Discard
 from fasthook.handlers.exec import MAX_OUTPUT_BYTES, CommandFailed, Settings, build
 from tests.dispatch.helpers import (
     Harness,
@@ -255,3 +256,31 @@ def test_no_task_is_left_behind():
         await until(lambda: len(asyncio.all_tasks()) == 1)
 
     run(main())
+
+
+def test_values_of_the_event_are_arguments_variables_and_files(tmp_path):
+    script = 'printf "%s|" "$@" "$BRANCH" "$(cat "$PART")" "$(cat "$BINARY")" "$PART" > "$0"'
+    path = tmp_path / "got"
+    body = b'{"ref": "a b; rm *", "file": "aW5zaWRl", "nul": "x\\u0000y"}'
+    execute(
+        ("/bin/sh", "-c", script, str(path)),
+        event(body),
+        arguments=("--ref={payload.ref}", "{payload.gone}", "{payload.nul}"),
+        variables={"BRANCH": "{payload.ref}"},
+        files={"PART": "{payload.ref}", "BINARY": "base64:{payload.file}"},
+    )
+
+    *got, part, _ = path.read_text().split("|")
+    assert got == ["--ref=a b; rm *", "", "xy", "a b; rm *", "a b; rm *", "inside"]
+    assert not os.path.exists(part)
+
+
+def test_what_is_to_be_a_file_and_is_no_base64_is_dead_at_once(tmp_path):
+    with pytest.raises(Discard, match="no base64"):
+        execute(("/bin/true",), event(b'{"x": "?"}'), files={"F": "base64:{payload.x}"})
+
+
+@pytest.mark.parametrize("settings", [{"arguments": ("{x}",)}, {"variables": {"A=B": "c"}}])
+def test_values_and_names_are_checked_at_the_start(settings):
+    with pytest.raises(ConfigError):
+        build(Settings(("/bin/true",), **settings))
