@@ -19,8 +19,8 @@ run: venv
 
 # Commands are tried on services of their own, and mostly wait for them: many at a time. Those of
 # single rooms, and of whole services, disturb nobody; what measures and torments comes alone.
-WAITING_TESTS = tests/cli tests/test_control.py
-PURE_TESTS = $(addprefix tests/,alerts dispatch handlers inbox intake logs redacting remote spool wire)
+WAITING_TESTS = tests/cli tests/test_control.py tests/test_expecting.py
+PURE_TESTS = $(addprefix tests/,alerts dispatch handlers inbox intake logs redacting remote shapes spool wire)
 SYSTEM_TESTS = tests/system
 OTHERS = $(addprefix --ignore=,$(WAITING_TESTS) $(PURE_TESTS) $(SYSTEM_TESTS))
 

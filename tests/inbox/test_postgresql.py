@@ -12,6 +12,7 @@ from typing import Any
 import asyncpg
 import pg8000.dbapi
 import psycopg
+import psycopg2
 import pytest
 
 from fasthook.errors import AlreadyDone, InboxError
@@ -90,6 +91,16 @@ def with_pg8000(host: str, *, autocommit: bool = False) -> Any:
         connection.autocommit = autocommit
         with contextlib.closing(connection), event.once(connection):
             connection.cursor().execute(TAKE)
+
+    return handle
+
+
+def with_psycopg2(host: str, *, autocommit: bool = False) -> Any:
+    def handle(event):
+        with contextlib.closing(psycopg2.connect(host=host, user="postgres")) as connection:
+            connection.autocommit = autocommit
+            with event.once(connection), connection.cursor() as cursor:
+                cursor.execute(TAKE)
 
     return handle
 
@@ -216,14 +227,26 @@ def test_who_may_make_no_table_is_told_its_definition(host, db):
     db.execute("DROP ROLE clerk")
 
 
+def pg8000_connection(host: str) -> Any:
+    return pg8000.dbapi.connect("postgres", unix_sock=f"{host}/.s.PGSQL.{PORT}")
+
+
+def psycopg2_connection(host: str) -> Any:
+    return psycopg2.connect(host=host, user="postgres")
+
+
 @pytest.mark.parametrize("autocommit", [False, True])
-def test_a_dbapi_driver_commits_its_own_transaction(host, db, autocommit):
-    handle = with_pg8000(host, autocommit=autocommit)
+@pytest.mark.parametrize(
+    ("driver", "connect"),
+    [(with_pg8000, pg8000_connection), (with_psycopg2, psycopg2_connection)],
+)
+def test_a_dbapi_driver_commits_its_own_transaction(host, db, driver, connect, autocommit):
+    handle = driver(host, autocommit=autocommit)
     handle(event_of())
     with pytest.raises(AlreadyDone):
         handle(event_of())
     assert amount(db) == 9
-    connection = pg8000.dbapi.connect("postgres", unix_sock=f"{host}/.s.PGSQL.{PORT}")
+    connection = connect(host)
     connection.cursor().execute(TAKE)
     with pytest.raises(InboxError, match="in a transaction already"), event_of().once(connection):
         pass
