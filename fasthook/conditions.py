@@ -41,6 +41,10 @@ _TOKEN: Final = re.compile(
 )
 
 
+#: What the library raises where something asked about is not there, or can't be done with it.
+NOT_THERE: Final = (LookupError, TypeError, RuntimeError, ValueError, ZeroDivisionError)
+
+
 class BadExpression(ValueError):
     """An expression that can't be used: the message says where, and what was expected."""
 
@@ -137,7 +141,7 @@ class Condition:
         nothing |= {"payload": {}, "headers": {}}
         try:
             result = self._program.execute(nothing)
-        except (KeyError, TypeError, RuntimeError, ValueError, OverflowError):
+        except (*NOT_THERE, OverflowError):
             return  # something is missing, of course
         if not isinstance(result, bool):
             kind = type(result).__name__
@@ -150,7 +154,7 @@ class Condition:
             if _is_large(asked):
                 return Verdict(False, f"more than {MAX_VALUES} values are asked about")
             result = self._program.execute(asked)
-        except (KeyError, TypeError, RuntimeError, ValueError, OverflowError, RecursionError):
+        except (*NOT_THERE, OverflowError):
             return Verdict(False, "something is not there, or of another type")
         if isinstance(result, bool):
             return Verdict(result)

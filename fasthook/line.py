@@ -219,7 +219,7 @@ class Line:
             rejection.client, rejection.endpoint = delivery.client, endpoint
             raise
         if is_event and not runs:
-            recall.stored()
+            recall.stored(endpoint)
 
     def _committed(self, result: Committed) -> None:
         is_held = self._is_held

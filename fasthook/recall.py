@@ -128,9 +128,10 @@ class Recall:
         self._is_behind = not runs
         return runs
 
-    def stored(self) -> None:
+    def stored(self, endpoint: str) -> None:
         """A new delivery waits on disk."""
-        self._to_disk += 1
+        if endpoint not in self._withheld:  # else it is not asked for
+            self._to_disk += 1
 
     def settled(self, outcome: Outcome) -> None:
         """An attempt is over: there may be room."""

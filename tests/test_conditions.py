@@ -149,6 +149,43 @@ def test_no_event_takes_long(name):
     assert time.perf_counter() - began < 0.5
 
 
+VALUES = (
+    *(2**63 - 1, -(2**63), 2**64, 0, -1, 1.5, float("inf"), float("nan"), None, True, b"\xff"),
+    *(
+        "",
+        "é",
+        "9999-99-99T00:00:00Z",
+        "2026-01-01T00:00:00Z",
+        "99999999999h",
+        [],
+        [1],
+        {},
+        {"": 1},
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        *(f"payload.a {sign} payload.b == 1" for sign in ("+", "-", "*", "/", "%")),
+        *("-payload.a == 1", "!payload.a", "payload.a[payload.b] == 1", "payload.a < payload.b"),
+        *("payload.a in payload.b", "{payload.a: 1} == {}", "payload.a ? true : false"),
+        "timestamp(payload.a) + duration(payload.b) > timestamp('2026-01-01T00:00:00Z')",
+        "timestamp(payload.a).getHours(payload.b) == 1",
+        *("int(payload.a) == 1", "uint(payload.a) == 1u", "double(payload.a) == 1.0"),
+        *("string(payload.a) == 'x'", "bytes(payload.a) == b'x'", "size(payload.a) == 1"),
+        *("payload.a.contains(payload.b)", "max(payload.a, payload.b) == 1", "bool(payload.a)"),
+        *("payload.a.all(x, x > 1)", "has(payload.a.b)", "payload.a.b.c == 1"),
+    ],
+)
+def test_whatever_an_event_holds_there_is_a_verdict(expression):
+    condition = Condition(expression)
+    for a in VALUES:
+        for b in VALUES:
+            condition({"payload": lambda a=a, b=b: {"a": a, "b": b}})
+
+
 def test_without_its_bounds_the_language_would_take_for_ever():
     """A control: a body of twenty kilobytes is enough, where macros may be used as one likes."""
     import cel

@@ -21,7 +21,7 @@ from fasthook.cli.reading import (
     opens_spool,
     say,
 )
-from fasthook.conditions import BadExpression, compiled
+from fasthook.conditions import NOT_THERE, BadExpression, compiled
 from fasthook.control import MAX_POSITIONS, Forget
 from fasthook.spool import rejects
 from fasthook.spool.changes import State
@@ -156,7 +156,7 @@ def _condition(where: str, headers: Headers) -> _Matches:
     def matches(delivery: Found, kept: Kept) -> bool:
         try:
             result = program.execute(facts_of(delivery, kept, lambda: headers, names))
-        except (KeyError, TypeError, RuntimeError, ValueError):
+        except NOT_THERE:
             return False  # what is asked about is not there, or of another type
         if not isinstance(result, bool):
             text = f"--where: it is {result!r} for {delivery.name}; expected true or false"

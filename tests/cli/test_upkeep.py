@@ -9,6 +9,7 @@ import time
 import pytest
 
 from fasthook.spool.changes import State
+from fasthook.spool.offline import Offline
 from tests.cli.conftest import configuration
 from tests.cli.hooks import Hooks, post, shop, wait_until
 from tests.spool.filled import delivery, fill, outcome
@@ -142,6 +143,15 @@ def test_an_index_that_is_damaged_is_made_again(hooks):
         assert "spool rebuild" in hooks.run(command, code=2).stderr
     hooks.run("spool", "rebuild")
     assert tables(hooks) == before
+
+
+def test_an_index_of_an_older_version_is_made_again_at_the_start(configured):
+    fill(configured.spool, delivery("a"))
+    with contextlib.closing(sqlite3.connect(configured.spool / "index.db")) as connection:
+        connection.executescript("DROP TABLE parts; PRAGMA user_version = 2")
+    with Offline(configured.spool):
+        pass
+    assert configured.states() == {"a": "pending"}
 
 
 def test_an_index_of_another_version_is_made_again(configured):

@@ -2,6 +2,7 @@
 
 import struct
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,9 +11,12 @@ from fasthook.spool.records import (
     RECORD_HEADER_BYTES,
     SEGMENT_HEADER_BYTES,
     SETTLED,
+    VERSION,
     Damage,
     Record,
+    WrongVersion,
     framed,
+    read_segment_header,
     scan,
     segment_header,
 )
@@ -30,6 +34,17 @@ def segment(contents, salt=SALT):
 def found(data, salt=SALT):
     items = scan(memoryview(data), salt, SEGMENT_HEADER_BYTES)
     return [bytes(i.content) if isinstance(i, Record) else i for i in items]
+
+
+def test_segments_of_the_version_before_are_read():
+    header = segment_header(SALT)
+    for version, is_known in ((1, False), (2, True), (VERSION, True), (VERSION + 1, False)):
+        data = header[:8] + struct.pack("<I", version) + header[12:]
+        if is_known:
+            assert read_segment_header(data) == SALT
+        else:
+            with pytest.raises(WrongVersion, match=f"version {version}; expected {VERSION}"):
+                read_segment_header(data)
 
 
 @given(st.lists(st.binary(max_size=300), max_size=8))

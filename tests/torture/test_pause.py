@@ -7,7 +7,7 @@ import pytest
 from fasthook.spool import pauses
 from tests.torture.helpers import FULL, Load, Site, check, say_sets, wait_for
 
-KILLS = 20 if FULL else 2
+KILLS = 20 if FULL else 1
 
 
 def paused_and_killed(service: Site, kills: int, weak: str = "") -> Load:
@@ -20,7 +20,7 @@ def paused_and_killed(service: Site, kills: int, weak: str = "") -> Load:
         time.sleep(0.5)  # what was in hand is over
         before = len(service.handled())
         for _ in range(kills):
-            time.sleep(0.4)
+            time.sleep(0.3)
             service.kill()
             service.start(weak)
         time.sleep(0.3)
