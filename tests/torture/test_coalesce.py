@@ -1,8 +1,9 @@
 """SIGKILL while events become one run: the newest of each key runs, and no other is lost sight of."""
 
-import http.client
+import contextlib
 import json
 import random
+import socket
 import threading
 import time
 
@@ -11,7 +12,7 @@ import pytest
 
 from fasthook.spool.offline import Offline
 from fasthook.spool.queries import name_of
-from tests.torture.helpers import FULL, Site, request
+from tests.torture.helpers import FULL, Site, read_answer, request
 
 KILLS = 40 if FULL else 2
 KEYS = 6
@@ -48,15 +49,12 @@ class Sender:
             body = json.dumps({"id": event_id, "key": key}).encode()
             path = f"/github{key[0]}"
             raw = request(event_id, body).replace(b"POST /github ", f"POST {path} ".encode())
-            try:
-                client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-                client.connect()
-                client.sock.sendall(raw)
-                if b" 202 " in client.sock.recv(65536).partition(b"\r\n")[0]:
-                    acked.append(event_id)
-                client.close()
-            except OSError:
-                pass
+            with contextlib.suppress(OSError):
+                address = ("127.0.0.1", self.port)
+                with socket.create_connection(address, timeout=10) as client:
+                    client.sendall(raw)
+                    if read_answer(client).startswith(b"HTTP/1.1 202 "):
+                        acked.append(event_id)
             number += 1
 
 
