@@ -19,7 +19,7 @@ run: venv
 
 # Commands are tried on services of their own, and mostly wait for them: many at a time. Those of
 # single rooms, and of whole services, disturb nobody; what measures and torments comes alone.
-WAITING_TESTS = tests/cli tests/test_control.py tests/test_expecting.py
+WAITING_TESTS = tests/cli tests/recipes tests/test_control.py tests/test_expecting.py
 PURE_TESTS = $(addprefix tests/,alerts dispatch handlers inbox intake logs redacting remote shapes spool wire)
 SYSTEM_TESTS = tests/system
 OTHERS = $(addprefix --ignore=,$(WAITING_TESTS) $(PURE_TESTS) $(SYSTEM_TESTS))
@@ -33,7 +33,7 @@ test: system venv lint
 
 torture: system venv
 	FASTHOOK_TORTURE=full $(BIN)/python -m pytest --timeout 7200 -rP \
-	  tests/torture tests/spool/test_powerloss.py tests/spool/test_machine.py
+	  tests/torture tests/spool/test_powerloss.py tests/spool/test_machine.py tests/recipes/test_recipes.py
 
 venv: $(VENV)/installed
 

@@ -1,25 +1,19 @@
 """`fasthook init`: a small project with a handler of one's own, ready to run; or nginx's part."""
 
-import importlib.util
-import keyword
 import re
-import secrets
 import shlex
-import sys
 from importlib import resources
 from pathlib import Path
 from string import Template
 
 import click
+from click.core import ParameterSource
 
 from fasthook import config
-from fasthook.cli import units
-from fasthook.dispatch import registry
+from fasthook.cli import project, recipes, units
 from fasthook.errors import ConfigError
 from fasthook.intake import catalogue
 from fasthook.intake.catalogue import Provider
-from fasthook.intake.schemes import Scheme
-from fasthook.intake.signing import sample_secret
 
 _FILES = resources.files("fasthook.cli") / "template"
 
@@ -34,6 +28,11 @@ _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 @click.command("init")
 @click.argument("directory", type=click.Path(path_type=Path), default=None, required=False)
 @click.option("--provider", default="github", show_default=True, help="Who will send.")
+@click.option(
+    "--recipe",
+    type=click.Choice(recipes.NAMES),
+    help='Write a whole project for one of these jobs: README, "Recipes".',
+)
 @click.option("--nginx", "host", metavar="HOST", help="Write HOST.conf for nginx, and no project.")
 @click.option(
     "-c",
@@ -48,9 +47,12 @@ _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
     is_flag=True,
     help="Write units and a configuration for them below DIRECTORY (/), and no project.",
 )
+@click.pass_context
 def command(
+    context: click.Context,
     directory: Path | None,
     provider: str,
+    recipe: str | None,
     host: str | None,
     config_path: Path | None,
     is_service: bool,
@@ -59,13 +61,19 @@ def command(
 
     Nothing that exists is overwritten.
     """
-    if host is not None and is_service:
-        raise click.UsageError("expected --nginx or --systemd, one at a time")
+    has_provider = context.get_parameter_source("provider") is not ParameterSource.DEFAULT
+    if (host is not None) + is_service + (recipe is not None) > 1:
+        raise click.UsageError("expected --recipe, --nginx or --systemd, one at a time")
+    if recipe is not None and has_provider:
+        raise click.UsageError("--provider: a recipe has its own; change its fasthook.toml")
     if host is not None:
         _write_nginx(directory or Path(), host.lower().rstrip("."), config_path)
         return
     if config_path is not None:
         raise click.UsageError("-c: has a meaning with --nginx alone")
+    if recipe is not None:
+        recipes.write(directory or Path(), recipe)
+        return
     if provider in ("none", "custom"):
         raise click.UsageError("--provider: expected one of `fasthook providers`")
     if is_service:
@@ -76,9 +84,8 @@ def command(
 
 def _write_project(directory: Path, known: Provider) -> None:
     provider = known.id
-    if directory.exists() and not directory.is_dir():
-        raise ConfigError(f"{directory}: a file stands there; expected a directory, or nothing")
-    package = _package_name(directory)
+    project.check_directory(directory)
+    package = project.package_name(directory)
     values = {
         "package": package,
         "provider": provider,
@@ -99,10 +106,10 @@ def _write_project(directory: Path, known: Provider) -> None:
         raise ConfigError(f"{directory / existing[0]}: exists already; nothing was written")
     for path, template in files.items():
         text = Template((_FILES / f"{template}.txt").read_text(encoding="utf-8"))
-        _write(directory / path, text.substitute(values))
+        project.write(directory / path, text.substitute(values))
     scheme = known.schemes[known.default_scheme]
     if scheme.fetch is None:
-        _write_secret(directory / "secrets" / provider, scheme)
+        project.write_secret(directory / "secrets" / provider, scheme)
     _say_what_next(directory, known)
 
 
@@ -112,14 +119,6 @@ def _trust_of(known: Provider) -> str:
     if scheme.fetch is None:
         return f'secrets  = ["file:secrets/{known.id}"]'
     return "\n".join(f'config.{name} = "PUT THE SENDER\'S HERE"' for name in scheme.settings)
-
-
-def _write_secret(path: Path, scheme: Scheme) -> None:
-    try:
-        secret = sample_secret(scheme, secrets.token_bytes(32))
-    except ConfigError:  # a key that only the sender can have made
-        secret = _KEY_TO_COME
-    _write(path, secret + "\n", 0o600)
 
 
 def _write_nginx(directory: Path, host: str, config_path: Path | None) -> None:
@@ -141,31 +140,12 @@ def _write_nginx(directory: Path, host: str, config_path: Path | None) -> None:
     path = directory / f"{host}.conf"
     if path.exists():
         raise ConfigError(f"{path}: exists already; nothing was written")
-    _write(path, text)
+    project.write(path, text)
     click.echo(
         f"nginx's part for {host} stands in {path.absolute()}.\n\n"
         f"  certbot certonly --webroot -w /var/www/acme -d {host}\n"
         f"  nginx -t && systemctl reload nginx"
     )
-
-
-#: Stands where the sender's public key belongs.
-_KEY_TO_COME = "put the public key here that the sender shows"
-
-
-def _package_name(directory: Path) -> str:
-    name = re.sub(r"\W+", "_", directory.absolute().name.lower(), flags=re.ASCII).strip("_")
-    taken = ("fasthook", "tests", *sys.stdlib_module_names, *registry.installed())
-    is_free = name and name not in taken and importlib.util.find_spec(name) is None
-    if not is_free or name[0].isdigit() or keyword.iskeyword(name):
-        name = f"hooks_{name}".rstrip("_")
-    return name
-
-
-def _write(path: Path, text: str, mode: int = 0o644) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o755 if mode == 0o644 else 0o700)
-    path.touch(mode=mode, exist_ok=False)
-    path.write_text(text, encoding="utf-8")
 
 
 def _say_what_next(directory: Path, known: Provider) -> None:

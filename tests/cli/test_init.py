@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fasthook.cli.init import _package_name
+from fasthook.cli.project import package_name
 from fasthook.intake import catalogue
 from tests.cli.conftest import COMMAND, PROVIDERS
 
@@ -147,7 +147,7 @@ def test_the_command_is_the_same_as_a_process(run_process, tmp_path):
     ],
 )
 def test_a_package_has_a_name_that_can_be_imported(directory, package, tmp_path):
-    assert _package_name(tmp_path / directory) == package
+    assert package_name(tmp_path / directory) == package
 
 
 @pytest.mark.parametrize("directory", ["class", "import", "log", "exec", "file", "forward", "köln"])
