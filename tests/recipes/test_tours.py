@@ -144,3 +144,14 @@ def test_crm(follow):
     said = mailbox.read_text()
     assert "To: ada@example.com" in said
     assert "Hello Grace," in said
+
+
+def test_ecommerce(follow):
+    answers, service, _ = follow("ecommerce")
+
+    assert dict(line.split()[::-1] for line in answers[-1].splitlines()) == {
+        "TEA-1": "8",
+        "TEA-2": "9",
+        "MUG-1": "4",
+    }
+    assert "low stock: 4 of MUG-1 left" in service.read_text()
