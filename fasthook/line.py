@@ -65,6 +65,7 @@ class Line:
         )
         self._providers = {e.name: e.provider for e in plan.endpoints}
         self._is_id_signed = {e.name: e.is_id_signed for e in plan.endpoints}
+        self._may_repeat = {e.name for e in plan.endpoints if e.may_repeat}
         self._keeps_rejected = {e.name for e in plan.endpoints if e.keep_rejected}
         self._success = {name: rendered(reply) for name, reply in plan.answers.items()}
         self.spool = self._open_spool(config, place) if config.spool.durability != "none" else None
@@ -206,8 +207,9 @@ class Line:
         is_event = delivery.kind == "event"
         runs = is_event and recall.enter(delivery)
         endpoint = delivery.endpoint
-        if delivery.provider == "none":
-            key = os.urandom(KEY_BYTES)  # nothing is signed, so nothing makes two of them the same
+        if delivery.provider == "none" or endpoint in self._may_repeat:
+            # Nothing is signed, or nothing in it tells two events apart.
+            key = os.urandom(KEY_BYTES)
         else:
             is_signed = self._is_id_signed[endpoint] and delivery.secret_index >= 0
             key = key_of(delivery, is_id_signed=is_signed)

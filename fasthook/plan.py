@@ -235,6 +235,7 @@ def _add_endpoint(plan: Plan, settings: EndpointSettings, config: Config, where:
             retries_429=provider.retries_429,
             security_headers=_security_headers(provider, scheme),
             is_id_signed=scheme is not None and provider.signs_event_id(scheme),
+            may_repeat=provider.may_repeat,
             order_keys=tuple(read for read, _ in order_keys),
             handlers=len(handlers),
             filters=routes.filters,

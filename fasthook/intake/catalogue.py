@@ -44,6 +44,8 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     may_be_empty: bool = False
     #: Content codings that this sender uses; what it signs are the encoded bytes.
     encodings: tuple[Encoding, ...] = ()
+    #: Whether two events may be the same to the byte, and none comes again: equal ones are two.
+    may_repeat: bool = False
     #: The field of a form that holds the event as JSON.
     form_payload: str = ""
     handshakes: list[Handshake] = []

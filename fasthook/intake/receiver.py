@@ -46,6 +46,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     retries_429: bool = False
     security_headers: frozenset[bytes] = frozenset()
     is_id_signed: bool = False  # so that it alone makes a duplicate
+    may_repeat: bool = False  # nothing makes a duplicate
     order_keys: tuple[OrderKey, ...] = ()  # one per distinct `ordered_by` of the handlers
     handlers: int = 1  # how many it has
     filters: tuple[Filter, ...] = ()  # of those that do not get every event
