@@ -23,7 +23,7 @@ from fasthook.plan import provider_of, scheme_of
 from fasthook.values import decode_without_secrets
 
 _FOLDER: Final = resources.files("fasthook.cli") / "template" / "recipes"
-NAMES: Final = ("ecommerce", "crm")
+NAMES: Final = ("ecommerce", "cicd", "cms", "crm")
 
 
 def write(directory: Path, name: str) -> None:

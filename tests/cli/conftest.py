@@ -182,12 +182,12 @@ class Serving:
             self._reader.join()
             assert self.process.stdout is not None
             assert self.process.stderr is not None
-            out = self.process.stdout.read()
+            self.out = self.process.stdout.read()
             self.process.stdout.close()
             self.process.stderr.close()
         while not self._queue.empty() and (line := self._queue.get_nowait()) is not None:
             self.lines.append(line)
-        assert_no_secret(out, *self.lines)
+        assert_no_secret(self.out, *self.lines)
         return code
 
 

@@ -144,6 +144,7 @@ def _main(name: str, *files: str) -> None:
         read, write = os.pipe()
         child = os.fork()
         if child == 0:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             _attempt(handler, event, order["kill_at"], write)
             os._exit(0)
         os.close(write)

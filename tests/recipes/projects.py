@@ -31,6 +31,7 @@ class Project:
         assert result.exit_code == 0, result.output
         self.said = result.output
         site = _installed(folder)
+        (folder / ".installed").touch()  # for `make`
         self.environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith("FASTHOOK")},
             "PYTHONPATH": f"{site}{os.pathsep}{folder}",

@@ -155,3 +155,23 @@ def test_ecommerce(follow):
         "MUG-1": "4",
     }
     assert "low stock: 4 of MUG-1 left" in service.read_text()
+
+
+def test_cicd(follow):
+    answers, service, _ = follow("cicd")
+
+    assert "all is well with refs/heads/main" in answers[-1]
+    assert "success (2 commands); no token to tell it with" in service.read_text()
+
+
+def test_cms(follow):
+    answers, service, _ = follow("cms")
+
+    assert [line.split("  ")[0].rpartition("/")[2] for line in answers[-1].splitlines()] == [
+        "water",
+        "brew-tea",
+    ]
+    # Three changes are one build, or on a very slow machine two of them.
+    wait_for(service, "done         handler=tour-rebuild")
+    built = (service.parent / "tour" / "var" / "site" / "built.txt").read_text().count("built at")
+    assert built + service.read_text().count("superseded   handler=tour-rebuild") == 3
