@@ -10,6 +10,8 @@ A step is a statement of the project's code, when it is reached for the first ti
 
 import ast
 import builtins
+import contextlib
+import importlib
 import json
 import logging
 import os
@@ -122,12 +124,14 @@ def _count_steps(kill_at: int) -> set[tuple[str, int]]:
 
 
 def _attempt(handler: Any, event: Any, kill_at: int, answer: int) -> None:
-    seen, error = _count_steps(kill_at), ""
+    seen, error, known = _count_steps(kill_at), "", set(sys.modules)
     try:
         run_handler(handler, event)
     except Exception as raised:
         error = f"{type(raised).__name__}: {raised}"
-    os.write(answer, json.dumps({"killed": False, "steps": len(seen), "error": error}).encode())
+    imported = [name for name in sys.modules if name not in known]
+    result = {"killed": False, "steps": len(seen), "error": error, "imported": imported}
+    os.write(answer, json.dumps(result).encode())
 
 
 def _main(name: str, *files: str) -> None:
@@ -153,6 +157,10 @@ def _main(name: str, *files: str) -> None:
         _, status = os.waitpid(child, 0)
         if os.WIFSIGNALED(status):
             said = json.dumps({"killed": True, "steps": order["kill_at"], "error": ""}).encode()
+        else:  # so that those that follow need not import it
+            for module in json.loads(said)["imported"]:
+                with contextlib.suppress(ImportError):
+                    importlib.import_module(module)
         print(said.decode(), flush=True)  # noqa: T201
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from fasthook.cli import main
-from tests.cli.conftest import COMMAND, Serving
+from tests.cli.conftest import Serving
 
 
 def free_ports(count: int) -> list[int]:
@@ -30,8 +30,7 @@ class Project:
         result = CliRunner().invoke(main, ["init", "--recipe", recipe, str(folder)])
         assert result.exit_code == 0, result.output
         self.said = result.output
-        site = _installed(folder)
-        (folder / ".installed").touch()  # for `make`
+        site = installed(folder)
         self.environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith("FASTHOOK")},
             "PYTHONPATH": f"{site}{os.pathsep}{folder}",
@@ -96,8 +95,9 @@ class Project:
                 serving.end()
 
 
-def _installed(project: Path) -> Path:
-    """What `pip install -e` would leave behind: metadata with the entry points."""
+def installed(project: Path) -> Path:
+    """What `make` and pip would leave behind: metadata with the entry points, in this folder."""
+    (project / ".installed").touch()
     described = tomllib.loads((project / "pyproject.toml").read_text())["project"]
     site = project.parent / f"{project.name}-site"
     info = site / f"{described['name']}-{described['version']}.dist-info"
@@ -109,6 +109,3 @@ def _installed(project: Path) -> Path:
     lines = "".join(f"{name} = {value}\n" for name, value in points)
     (info / "entry_points.txt").write_text(f"[fasthook.handlers]\n{lines}")
     return site
-
-
-__all__ = ["COMMAND", "Project", "free_ports"]

@@ -168,3 +168,16 @@ def test_what_is_no_address_gets_no_mail(project, mailbox, slack):
     assert set(mail_states(project).values()) == {"refused"}
     assert len(slack.calls) == 5
     assert all("&lt;!channel&gt;" in call.body["text"] for call in slack.calls)
+
+
+def test_slack_is_told_again_and_its_url_is_a_secret(project, mailbox, slack):
+    slack.answers[:] = [404, 200]
+    event = {"payload": sample(project, "intercom"), "provider": "intercom"}
+    with contextlib.closing(
+        Attempts(project.folder, project.environment, "shop-intercom", *FILES)
+    ) as attempts:
+        assert attempts.run(event)["error"] == "Retry: Slack answers 404"
+        for attempt in (2, 3):
+            attempts.done(event | {"attempt": attempt})
+    assert len(slack.calls) == 2
+    assert len(mailbox.mails) == 1

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from fasthook.cli import main
-from tests.recipes.projects import free_ports
+from tests.recipes.projects import free_ports, installed
 
 WAIT_S = 60
 
@@ -21,12 +21,12 @@ WAIT_S = 60
 class Tour:
     """A recipe's folder, and its README's blocks of commands."""
 
-    def __init__(self, recipe: str, folder: Path) -> None:
+    def __init__(self, recipe: str, folder: Path, *, is_real: bool) -> None:
         self.folder = folder / "tour"
         result = CliRunner().invoke(main, ["init", "--recipe", recipe, str(self.folder)])
         assert result.exit_code == 0, result.output
         self._take_free_ports()
-        self.environment = self._environment(folder / "venv")
+        self.environment = self._environment(folder / "venv", is_real=is_real)
         text = (self.folder / "README.md").read_text()
         self.first, self.second = re.findall(r"^```sh\n(.*?)^```$", text, re.M | re.S)
         self._started: list[subprocess.Popen[bytes]] = []
@@ -40,26 +40,26 @@ class Tour:
                     text = text.replace(f"127.0.0.1:{port}", f"127.0.0.1:{free}")
                 path.write_text(text)
 
-    def _environment(self, folder: Path) -> dict[str, str]:
-        """Of an interpreter that has what this one has, and where the project is installed.
+    def _environment(self, folder: Path, *, is_real: bool) -> dict[str, str]:
+        """`is_real`: where `make` has pip install the project, from this interpreter's packages.
 
-        Nothing is downloaded: pip finds all that is needed there.
+        Nothing is downloaded. Else the project is as good as installed, which is quick.
         """
+        environment = {
+            **{k: v for k, v in os.environ.items() if not k.startswith(("FASTHOOK", "PYTEST"))},
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PYTHONUNBUFFERED": "1",
+        }
+        if not is_real:
+            site = installed(self.folder)
+            return environment | {"PYTHONPATH": f"{site}{os.pathsep}{self.folder}"}
         venv.create(folder, with_pip=False, symlinks=True)
-        python = folder / "bin" / "python"
         version = f"python{sys.version_info.major}.{sys.version_info.minor}"
         site = Path(sys.prefix, "lib", version, "site-packages")
         path = folder / "lib" / version / "site-packages" / "parent.pth"
         path.write_text(f"import site; site.addsitedir({str(site)!r})\n")
-        return {
-            **{k: v for k, v in os.environ.items() if not k.startswith(("FASTHOOK", "PYTEST"))},
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "PYTHON": str(python),
-            "MAKEFLAGS": f"-e PYTHON={python}",
-            "PIP_NO_INDEX": "1",
-            "PIP_NO_BUILD_ISOLATION": "0",  # 0: without it
-            "PYTHONUNBUFFERED": "1",
-        }
+        offline = {"PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0"}  # 0: without it
+        return environment | offline | {"MAKEFLAGS": f"-e PYTHON={folder / 'bin' / 'python'}"}
 
     def run(self, line: str) -> str:
         done = subprocess.run(
@@ -110,8 +110,8 @@ def follow(tmp_path):
     """Follow a README: what was said by each line of its second block, by the service, and others."""
     tours = []
 
-    def follow(recipe):
-        tour = Tour(recipe, tmp_path)
+    def follow(recipe, *, is_real=False):
+        tour = Tour(recipe, tmp_path, is_real=is_real)
         tours.append(tour)
         others = []
         for line in tour.first.splitlines():
@@ -147,7 +147,7 @@ def test_crm(follow):
 
 
 def test_ecommerce(follow):
-    answers, service, _ = follow("ecommerce")
+    answers, service, _ = follow("ecommerce", is_real=True)
 
     assert dict(line.split()[::-1] for line in answers[-1].splitlines()) == {
         "TEA-1": "8",
