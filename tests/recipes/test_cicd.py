@@ -53,6 +53,7 @@ def project(new_project, api):
     made.replace(
         "repositories.toml", "https://gitlab.com/example/site.git", f"{made.folder.parent}/shop.git"
     )
+    made.replace("shop/handlers.py", "within=2,", "within=0.2,")
     for name in ("github-token", "gitlab-token"):
         (made.folder / "secrets" / name).write_text(TOKEN + "\n")
     return made
@@ -165,7 +166,7 @@ def test_of_one_branch_one_build_at_a_time_and_the_newest_wins(project, reposito
     wait_for(lambda: states(api) == ["pending"])
     for sha in (middle, newest):
         send(project, "github", "push", push_of(sha))
-    time.sleep(2.5)  # for longer than they wait for others
+    time.sleep(0.5)  # for longer than they wait for others
     assert states(api) == ["pending"]
     gate.write_text("go\n")
     for _ in range(2):
@@ -271,6 +272,20 @@ def test_where_a_result_is_kept_too_early_the_same_kills_find_builds_that_are_lo
     )
     with pytest.raises(FileNotFoundError):  # nothing was built
         list(kill_between_steps(project, repository, api))
+
+
+def test_commands_are_run_by_what_is_configured(project, repository, api):
+    project.replace(
+        "repositories.toml", "timeout  = 1200", 'run_with = ["env", "AT={work}"]\ntimeout = 9'
+    )
+    sha = repository.commit('push = ["echo $AT = $PWD"]')
+    with contextlib.closing(
+        Attempts(project.folder, project.environment, "shop-github-push", *FILES)
+    ) as attempts:
+        attempts.done({"payload": push_of(sha)})
+    (at, pwd) = logs(project)[0].splitlines()[1].split(" = ")
+    assert at == pwd
+    assert at.startswith(f"{project.folder}/var/work/")
 
 
 # --- git ------------------------------------------------------------------------------------------
