@@ -39,15 +39,15 @@ class _RunOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 #: Options whose field of a `Handler` has another name.
 _FIELDS: Final = {"timeout": "timeout_s", "within": "within_s", "delay": "delay_s"}
-_RUN_OPTIONS: Final = frozenset(field.name for field in msgspec.structs.fields(_RunOptions))
+RUN_OPTIONS: Final = frozenset(field.name for field in msgspec.structs.fields(_RunOptions))
 
 
 def registered(name: str, table: dict[str, Any], where: str) -> Registered:
     """A handler as `[handlers.NAME]` has it. `where`: who names it. Raises `ConfigError`."""
     options = convert(
-        {k: v for k, v in table.items() if k in _RUN_OPTIONS}, _RunOptions, f"handlers.{name}"
+        {k: v for k, v in table.items() if k in RUN_OPTIONS}, _RunOptions, f"handlers.{name}"
     )
-    settings = {k: v for k, v in table.items() if k not in _RUN_OPTIONS}
+    settings = {k: v for k, v in table.items() if k not in RUN_OPTIONS}
     entry_point = options.use or name
     try:
         found = registry.find(entry_point)
@@ -74,7 +74,7 @@ def _configured(name: str, found: Handler | HandlerFactory, settings: dict[str, 
     if isinstance(found, Handler):
         if settings:
             key = next(iter(settings))
-            close = difflib.get_close_matches(key, _RUN_OPTIONS, 1)
+            close = difflib.get_close_matches(key, RUN_OPTIONS, 1)
             hint = f"did you mean {close[0]!r}?" if close else "this handler has no settings"
             raise ConfigError(f"{where}.{key}: unknown key; {hint}")
         return found

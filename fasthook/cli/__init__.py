@@ -37,6 +37,7 @@ _COMMANDS = (
     "rejects",
     "spool",
     "doctor",
+    "bench",
 )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from fasthook.values import Duration
+from fasthook.values import Duration, Rate
 
 config_option = click.option(
     "-c",
@@ -43,3 +43,16 @@ class DurationType(click.ParamType):  # type: ignore[type-arg]  # generic in new
         if duration > self._most_s or (self._is_above_zero and not duration):
             self.fail(f"{value!r}; expected {self._expected}", param, ctx)
         return duration
+
+
+class RateType(click.ParamType):  # type: ignore[type-arg]
+    """So many a time, such as 10/s; becomes a `Rate`, a second."""
+
+    name = "rate"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Rate:
+        """See click. The message says what was got and expected."""
+        try:
+            return Rate.parse(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)

@@ -11,6 +11,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import Progress
 
+from fasthook.cli.options import RateType
 from fasthook.cli.orders import Orders
 from fasthook.cli.reading import (
     Spool,
@@ -26,7 +27,6 @@ from fasthook.control import MAX_POSITIONS, Replay
 from fasthook.spool.changes import State
 from fasthook.spool.names import position_named
 from fasthook.spool.queries import Filter, Found, Reader
-from fasthook.values import Rate
 
 #: What is over, so that it can run again.
 _OVER: Final = (State.DONE, State.DEAD, State.IGNORED, State.SUPERSEDED)
@@ -39,22 +39,12 @@ _FIRST_S: Final = 60.0
 _LOOK_S: Final = 0.1
 
 
-class _RateType(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions only
-    name = "rate"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> float:
-        try:
-            return float(Rate.parse(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
 @click.command("replay")
 @click.argument("ids", nargs=-1)
 @filter_options(has_states=True)
 @click.option("--handler", default="", help="Run this handler alone.")
 @click.option("--dry-run", is_flag=True, help="Say what would run, and run nothing.")
-@click.option("--rate", type=_RateType(), help='No more than "10/s".')
+@click.option("--rate", type=RateType(), help='No more than "10/s".')
 @click.option(
     "--stop-after",
     type=click.IntRange(0),

@@ -1,0 +1,94 @@
+"""The load of `bench`: what a service answers is timed from when it was to be sent."""
+
+import asyncio
+import contextlib
+
+from fasthook.cli.bench.load import Load, Senders, quantile, status_of, steadily
+
+ACCEPTED = b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n"
+STALL_S = 0.3
+
+
+class Server(asyncio.Protocol):
+    """Answers each request at once, but for a while nobody's."""
+
+    def __init__(self, stalls_at_s, answer=ACCEPTED):
+        self.ends_s = (stalls_at_s, stalls_at_s + STALL_S)
+        self.answer = answer
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def data_received(self, data):
+        loop = asyncio.get_running_loop()
+        began, ends = self.ends_s
+        wait_s = ends - loop.time() if began <= loop.time() < ends else 0
+        loop.call_later(wait_s, self.reply)
+
+    def reply(self):
+        if not self.answer:
+            self.transport.close()
+        elif not self.transport.is_closing():
+            self.transport.write(self.answer)
+
+
+@contextlib.asynccontextmanager
+async def serving(*, stalls_in_s=1e9, answer=ACCEPTED):
+    loop = asyncio.get_running_loop()
+    stalls_at_s = loop.time() + stalls_in_s
+    server = await loop.create_server(lambda: Server(stalls_at_s, answer), "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+def load(count, *, connections=1, dues=None, senders=None, **server):
+    async def run():
+        async with serving(**server) as port:
+            requests = iter([b"x"] * count)
+            each = senders or Senders(connections)
+            return await Load(port, requests, each, dues=dues).run()
+
+    return asyncio.run(run())
+
+
+def slow_part(loaded):
+    took_s = [each.took_s for each in loaded.answered]
+    return sum(took > STALL_S / 4 for took in took_s) / len(took_s)
+
+
+def test_a_stall_is_seen_by_all_that_were_due_in_it():
+    """The control: without a rate a stall of a third of the time is one slow answer."""
+    at_a_rate = load(1000, dues=steadily(200, 0.9), stalls_in_s=0.3)
+    assert len(at_a_rate.answered) == 180
+    assert slow_part(at_a_rate) > 0.15
+    assert max(each.took_s for each in at_a_rate.answered) > 0.8 * STALL_S
+    as_it_comes = load(3000, stalls_in_s=0.05)
+    assert slow_part(as_it_comes) <= 0.002
+
+
+def test_who_finds_no_connection_in_time_is_unsent():
+    senders = Senders(1, wait_s=0)
+    loaded = load(100, dues=steadily(100, 0.5), senders=senders, stalls_in_s=0.1)
+    assert len(loaded.answered) + len(loaded.unsent) == 50
+    assert 15 < len(loaded.unsent) < 45
+    assert all(0.05 < due_s < 0.5 for due_s in loaded.unsent)
+
+
+def test_no_answer_and_a_lost_connection_are_told_apart():
+    senders = Senders(2, timeout_s=0.1)
+    stalled = load(4, dues=steadily(100, 0.04), senders=senders, stalls_in_s=0)
+    assert {each.status for each in stalled.answered} == {-1}
+    closed = load(4, dues=steadily(100, 0.04), answer=b"")
+    assert [each.status for each in closed.answered] == [0] * 4
+
+
+def test_each_answer_is_one_whatever_its_pieces():
+    answer = b"HTTP/1.1 503 Busy\r\nContent-Length: 5\r\n\r\nbusy\n"
+    assert [status_of(answer[:n]) for n in range(len(answer))] == [0] * len(answer)
+    assert status_of(answer) == 503
+    assert {each.status for each in load(20, answer=answer).answered} == {503}
+
+
+def test_quantiles_are_of_what_is_there():
+    assert quantile([], 0.5) == 0
+    assert [quantile([1, 2, 3, 4], part) for part in (0, 0.5, 0.99, 1)] == [1, 3, 4, 4]
