@@ -6,6 +6,7 @@ not known here; `receive` answers it at once, or later through `answer`.
 
 import asyncio
 import math
+import select
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -404,6 +405,16 @@ class Connection:
         """Whether nothing is under way."""
         is_waiting = self._phase is Phase.IDLE and self._asked == self._answered
         return is_waiting and self._last < 0 and not self._has_news
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether the kernel has bytes, or the end, that the loop has not read yet."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return False
+        poll = select.poll()
+        poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return bool(poll.poll(0))
 
     # --- back-pressure ----------------------------------------------------------------------------
 

@@ -27,6 +27,11 @@ _ACCEPT_PAUSE_S = 0.1
 _READS_AT_ONCE = 16
 #: Looked at, oldest first, to find an idle connection that a new one may replace.
 _EVICTION_SCAN = 128
+#: A connection that was quiet for less may just be sent on, which would be in vain.
+_IDLE_S = 0.05
+#: Of a full house in which nobody is idle this part leaves after the next answer, each sweep, as
+#: long as others wait: nobody waits for much longer than a second, and few are troubled.
+_LEAVING_PART = 4
 #: Whoever was accepted a moment before the last one is about to send.
 _LAST_WORD_S = 0.5
 
@@ -64,6 +69,7 @@ class Listener:
         self._adopting: set[asyncio.Task[None]] = set()
         self._arriving = 0  # accepted, but not yet with a transport
         self._is_accepting = False
+        self._is_full = False  # somebody waits, and there was no room for him
         self._sweeper: asyncio.TimerHandle | None = None
         self._with_news: list[Connection] = []  # each connection once
         self._all_closed: asyncio.Future[None] | None = None
@@ -103,7 +109,8 @@ class Listener:
                 if number:
                     return  # whether anybody else waits is not known; if so we are called again
                 if not self._make_room():
-                    self._pause_accepting()  # closed() resumes
+                    self._is_full = True
+                    self._pause_accepting()  # closed() resumes, or _relieve()
                     return
             try:
                 accepted, _ = listening.accept()
@@ -127,9 +134,13 @@ class Listener:
         """Close an idle connection, if there is one."""
         # Those that never sent a request go first: a flood of them must not keep others out.
         idle = None
+        idle_until = self._loop.time() + self.limits.idle_timeout_s - _IDLE_S
         for connection, _ in zip(self._connections, range(_EVICTION_SCAN), strict=False):
-            if connection.is_idle:
-                idle = connection if idle is None or not connection.served else idle
+            if not connection.is_idle or (idle is not None and connection.served):
+                continue
+            is_quiet = not connection.served or connection.deadline <= idle_until
+            if is_quiet and not connection.has_unread:
+                idle = connection
                 if not connection.served:
                     break
         if idle is None:
@@ -194,7 +205,21 @@ class Listener:
         now = self._loop.time()
         for connection in [c for c in self._connections if c.deadline <= now]:
             connection.expire()
+        if self._is_full:
+            self._relieve()
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
+
+    def _relieve(self) -> None:
+        """Let those have their turn who wait for a full house.
+
+        Senders who keep their connections busy, or open, would keep others out for as long as they
+        like.
+        """
+        self._is_full = False  # `_accept` says if that has not changed
+        served = [c for c in self._connections if c.served and not c.is_idle]
+        for connection in served[: max(1, self._capacity // _LEAVING_PART)]:
+            connection.drain()  # of two requests under way, it ends after the second answer
+        self._resume_accepting()  # an idle one can be replaced by now
 
     # --- the end ----------------------------------------------------------------------------------
 

@@ -217,6 +217,58 @@ def test_a_full_and_busy_house_accepts_again_when_somebody_leaves():
     drive.run(main)
 
 
+def test_a_full_and_busy_house_accepts_again_when_it_is_idle_and_nobody_leaves():
+    due = []
+
+    def receive(request, connection, number):
+        due.append((connection, number))
+
+    async def main():
+        async with house(receive, Limits(max_connections=2)) as opened:
+            await opened.enter(GET)
+            await opened.enter(GET)
+            waits = opened.come(GET)
+            await until(lambda: not opened.listener._is_accepting)
+
+            for connection, number in due[:2]:
+                connection.answer(number, drive.ACCEPTED)
+            async with asyncio.timeout(5):
+                while len(due) < 3:
+                    await asyncio.sleep(0.01)
+            due[2][0].answer(0, drive.ACCEPTED)
+            for client in (waits, *opened.clients[:2]):
+                assert (await hear(client)).startswith(b"HTTP/1.1 202 ")
+            assert sum(has_ended(client) for client in opened.clients) == 1
+
+    drive.run(main)
+
+
+def test_who_waits_for_a_house_that_is_busy_for_ever_gets_in_and_no_request_is_lost():
+    def receive(request, connection, number):
+        asyncio.get_running_loop().call_later(0.005, connection.answer, number, drive.ACCEPTED)
+
+    async def ask_for_ever(client):
+        """Ask as soon as there is an answer; up to the one that is said to be the last."""
+        while b"Connection: close" not in (heard := await hear(client)):
+            assert heard.startswith(b"HTTP/1.1 202 ")
+            client.sendall(GET)
+        return heard
+
+    async def main():
+        async with house(receive, Limits(max_connections=4)) as opened:
+            guests = [asyncio.create_task(ask_for_ever(await opened.enter(GET))) for _ in range(4)]
+            async with asyncio.timeout(5):
+                for _ in range(3):
+                    assert (await hear(opened.come(GET))).startswith(b"HTTP/1.1 202 ")
+            gone = [guest.result() for guest in guests if guest.done()]
+            assert all(heard.startswith(b"HTTP/1.1 202 ") for heard in gone)
+            assert 1 <= len(gone) <= 3
+            for guest in guests:
+                guest.cancel()
+
+    drive.run(main)
+
+
 def test_a_crowd_that_comes_at_once_does_not_pass_the_bound():
     most = 0
 
