@@ -1,4 +1,4 @@
-"""`noop`: nothing at all, to measure what everything else costs."""
+"""`nothing`: nothing at all, to measure what everything else costs."""
 
 from typing import Any
 
@@ -6,5 +6,5 @@ from fasthook.model import Event, handler
 
 
 @handler
-async def noop(event: Event[Any]) -> None:
+async def nothing(event: Event[Any]) -> None:
     """Be done with the event."""

@@ -177,7 +177,7 @@ def _idle(tree: Mapping[str, Any]) -> dict[str, Any]:
     names = {name for block in tree["endpoint"] for name in block["handlers"]}
     kept = RUN_OPTIONS - {"use", "rate"}
     return {
-        name: {"use": "noop", **{k: v for k, v in tables.get(name, {}).items() if k in kept}}
+        name: {"use": "nothing", **{k: v for k, v in tables.get(name, {}).items() if k in kept}}
         for name in sorted(names)
     }
 
