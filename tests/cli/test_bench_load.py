@@ -12,11 +12,14 @@ STALL_S = 0.3
 class Server(asyncio.Protocol):
     """Answers each request at once, but for a while nobody's."""
 
+    connections = 0
+
     def __init__(self, stalls_at_s, answer=ACCEPTED):
         self.ends_s = (stalls_at_s, stalls_at_s + STALL_S)
         self.answer = answer
 
     def connection_made(self, transport):
+        Server.connections += 1
         self.transport = transport
 
     def data_received(self, data):
@@ -43,6 +46,7 @@ async def serving(*, stalls_in_s=1e9, answer=ACCEPTED):
 
 def load(count, *, connections=1, dues=None, senders=None, **server):
     async def run():
+        Server.connections = 0
         async with serving(**server) as port:
             requests = iter([b"x"] * count)
             each = senders or Senders(connections)
@@ -80,6 +84,14 @@ def test_no_answer_and_a_lost_connection_are_told_apart():
     assert {each.status for each in stalled.answered} == {-1}
     closed = load(4, dues=steadily(100, 0.04), answer=b"")
     assert [each.status for each in closed.answered] == [0] * 4
+
+
+def test_nothing_is_sent_on_a_connection_that_is_said_to_end():
+    """The server would read it, and answer nothing: here it would be answered like the rest."""
+    last = ACCEPTED.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    loaded = load(10, answer=last)
+    assert [each.status for each in loaded.answered] == [202] * 10
+    assert 10 <= Server.connections <= 11  # the one that would have been next
 
 
 def test_each_answer_is_one_whatever_its_pieces():

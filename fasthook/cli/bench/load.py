@@ -18,6 +18,7 @@ _TICK_S: Final = 0.001
 #: Sent in one go before answers are looked at.
 _AT_ONCE: Final = 64
 _SWEEP_S: Final = 0.05
+_CLOSES: Final = b"\r\nConnection: close\r\n"
 
 
 class Senders(NamedTuple):
@@ -79,6 +80,8 @@ class _Connection(asyncio.Protocol):
             self._buffer = data
             return
         self._buffer = b""
+        if _CLOSES in data and self.transport is not None:
+            self.transport.close()  # its last answer: whatever is sent now would be in vain
         self._load.answered(self, status)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -154,28 +157,28 @@ class Load:
     # --- sending ----------------------------------------------------------------------------------
 
     async def _schedule(self, dues: Iterator[float]) -> None:
-        count = 0
+        now_s, sent = 0.0, 0
         for due_s in dues:
-            if (left_s := due_s - self._now_s()) > 0:
-                await asyncio.sleep(max(left_s, _TICK_S))
-                self._lags_s.append(self._now_s() - due_s)
-                count = 0
-            elif (count := count + 1) % _AT_ONCE == 0:
-                await asyncio.sleep(0)
-                self._lags_s.append(self._now_s() - due_s)
-            self._send(due_s)
+            if due_s > now_s or sent >= _AT_ONCE:
+                await asyncio.sleep(max(due_s - now_s, _TICK_S) if due_s > now_s else 0)
+                now_s, sent = self._now_s(), 0
+                self._lags_s.append(now_s - due_s)
+            sent += self._send(due_s)
         self._is_over = True
 
-    def _send(self, due_s: float) -> None:
+    def _send(self, due_s: float) -> bool:
+        """Whether that took a while."""
         if self._free:
             self._start(self._free.popleft(), due_s)
-            return
-        if self._connections < self._limit:
-            self._open()
-        elif not self._wait_s:
+            return True
+        is_full = self._connections >= self._limit
+        if is_full and not self._wait_s:
             self._unsent.append(due_s)
-            return
+            return False
+        if not is_full:
+            self._open()
         self._waiting.append(due_s)
+        return not is_full
 
     @property
     def _connections(self) -> int:
