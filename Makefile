@@ -4,6 +4,7 @@
 # make uninstall   undoes that; with PURGE=1 what was received and configured, too
 # make venv   for work on the code: an environment with all that tests need
 # make interpreted   for work on the code: forget its compiled form until the next `make venv`
+# make load   senders of all kinds against fasthook behind nginx: SECONDS=60 USERS=50, WEB=1 for a page
 # make torture   the long forms of tests/torture: an hour of kills, full disks and flipped bits
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ BIN     = $(VENV)/bin
 # Debian's names. Installed where we may; where they are missing, CI fails and others are told.
 SYSTEM_PACKAGES = nginx-light curl openssl wrk strace gcc libc6-dev systemd-container python3-venv postgresql webhook
 
-.PHONY: run test torture venv install uninstall interpreted system lint clean
+.PHONY: run test load torture venv install uninstall interpreted system lint clean
 
 run: venv
 	$(BIN)/python -m fasthook.cli.demo
@@ -30,6 +31,11 @@ test: system venv lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(SYSTEM_TESTS)
 	$(BIN)/python -m pytest $(OTHERS)
 	FASTHOOK_TEST=compiled $(BIN)/python -m pytest -n 2 tests/wire tests/intake tests/dispatch tests/spool
+
+SECONDS ?= 60
+USERS ?= 50
+load: system venv
+	$(BIN)/python -m bench.load --seconds $(SECONDS) --users $(USERS) $(if $(WEB),--web)
 
 torture: system venv
 	FASTHOOK_TORTURE=full $(BIN)/python -m pytest --timeout 7200 -rP \
