@@ -84,8 +84,8 @@ def test_the_memory_that_the_unit_allows_counts(case, units):
     (units / "fasthook.service").write_text("[Service]\nMemoryMax=2G\n")
     assert any("of 2 GiB (MemoryMax of" in text for text in goods(limits.look(case(TEXT))))
 
-    (units / "fasthook.service").write_text("[Service]\nMemoryMax=200M\n")
-    assert "of 200 MiB (MemoryMax of fasthook.service)" in warnings(limits.look(case(TEXT)))[-1]
+    (units / "fasthook.service").write_text("[Service]\nMemoryMax=100M\n")
+    assert "of 100 MiB (MemoryMax of fasthook.service)" in warnings(limits.look(case(TEXT)))[-1]
 
 
 def test_the_memory_of_a_cgroup_counts():
