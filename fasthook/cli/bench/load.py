@@ -249,13 +249,18 @@ class Load:
             await asyncio.sleep(_SWEEP_S)
             now_s = self._now_s()
             self._on_tick(now_s, len(self._answered))
-            while self._waiting and self._waiting[0] < now_s - min(self._wait_s, self._timeout_s):
+            while self._waiting and self._is_too_late(now_s - self._waiting[0]):
                 self._unsent.append(self._waiting.popleft())
             for each in [c for c in self._busy if c.due_s < now_s - self._timeout_s]:
                 self._note(each, -1)
                 if each.transport is not None:
                     each.transport.abort()
             self._end_if_done()
+
+    def _is_too_late(self, waited_s: float) -> bool:
+        """Of who has waited longest; who has a connection that is being opened waits for that."""
+        is_promised = len(self._waiting) <= len(self._opening)
+        return waited_s > self._timeout_s or (waited_s > self._wait_s and not is_promised)
 
     def _end_if_done(self) -> None:
         if self._is_over and not (self._busy or self._waiting or self._ended.done()):
