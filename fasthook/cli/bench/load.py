@@ -221,7 +221,7 @@ class Load:
             self._note(connection, 0)
         elif connection in self._free:
             self._free.remove(connection)
-        if not self._is_over and (self._dues is None or self._waiting):
+        if self._waiting or (self._dues is None and not self._is_over):
             self._open()
         self._end_if_done()
 
