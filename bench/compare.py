@@ -37,7 +37,9 @@ def main() -> None:
         make_handler(folder)
         script = folder / "push.lua"
         wrk_script(script, "/github", push_body())
-        prototype = start(["-m", "bench.prototype", str(PORT)], folder, folder / "prototype.log")
+        prototype = start(
+            ["-m", "bench.prototype", f"tcp://127.0.0.1:{PORT}"], folder, folder / "prototype.log"
+        )
         systems = {
             "prototype": System(PORT, prototype),
             "fasthook quiet": fasthook(folder, "quiet", PORT + 1),

@@ -1,6 +1,7 @@
-"""Servers to be measured, on core 0, and what loads them, on core 1."""
+"""Servers to be measured, on one core, and what loads them, on another one."""
 
 import contextlib
+import json
 import os
 import re
 import socket
@@ -13,12 +14,15 @@ from typing import NamedTuple
 
 import urllib3
 
-from bench.workload import SECRET
+from bench.workload import PUSH, RESULT, Work, path_of, secret_of
 
 ROOT = Path(__file__).parents[1]
+_CORES = sorted(os.sched_getaffinity(0))
+#: Of the server with all that belongs to it, and of the load. On a machine with one core, the same.
+SERVER_CORE, LOAD_CORE = _CORES[0], _CORES[-1]
 CONFIG = """
 [server]
-listen = ["tcp://127.0.0.1:{port}"]
+listen = ["{listen}"]
 [admin]
 listen = "tcp://127.0.0.1:{admin_port}"
 [spool]
@@ -29,22 +33,29 @@ max_bytes = "100GiB"
 hold = {hold}
 [log]
 {log}
-[[endpoint]]
-name = "github"
-path = "/github"
-provider = "github"
-secrets = ["plain:{secret}"]
-handlers = ["noop"]
 """
-#: Installed by hand into the folder of the run: a handler for the typed `push` that does nothing.
+ENDPOINT = """
+[[endpoint]]
+name = "{name}"
+path = "{path}"
+provider = "{provider}"
+secrets = ["plain:{secret}"]
+handlers = ["{handler}"]
+"""
+#: Installed by hand into the folder of the run: handlers for typed events that do nothing.
 HANDLER = """
-from bench.workload import Push
+from bench.workload import Push, StripeEvent
 from fasthook import Event, handler
 
 @handler
 async def noop(event: Event[Push]) -> None:
     pass
+
+@handler
+async def noop_stripe(event: Event[StripeEvent]) -> None:
+    pass
 """
+_HANDLERS = {"github": "noop", "stripe": "noop_stripe"}
 
 
 class System(NamedTuple):
@@ -60,16 +71,50 @@ def make_handler(folder: Path) -> None:
     info = folder / "bench_noop-0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: bench-noop\nVersion: 0\n")
-    (info / "entry_points.txt").write_text("[fasthook.handlers]\nnoop = bench_noop:noop\n")
+    (info / "entry_points.txt").write_text(
+        "[fasthook.handlers]\nnoop = bench_noop:noop\nnoop_stripe = bench_noop:noop_stripe\n"
+    )
 
 
-def start(command: list[str], folder: Path, log: Path) -> subprocess.Popen[bytes]:
-    """A server on core 0."""
-    environment = os.environ | {"PYTHONPATH": f"{folder}:{ROOT}"}
-    with log.open("wb") as output:
+class Load(NamedTuple):
+    """What `wrk` saw. `refused`: answered with 400 or more; `latency_us` by share of requests."""
+
+    answered: int
+    refused: int
+    forged: int
+    failed: int
+    us: int
+    latency_us: dict[str, int]
+
+    @property
+    def accepted(self) -> int:
+        """Requests that were answered with success."""
+        return self.answered - self.refused
+
+    @property
+    def rate(self) -> float:
+        """Accepted, a second."""
+        return self.accepted / self.us * 1e6
+
+
+def start(
+    command: list[str], folder: Path, log: Path, extra: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """A Python program on the server's core, which may import what lies in `folder`."""
+    return launch(
+        [sys.executable, *command], log, {"PYTHONPATH": f"{folder}:{ROOT}"} | (extra or {})
+    )
+
+
+def launch(
+    command: list[str], log: Path, extra: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Any program on the server's core."""
+    with log.open("ab") as output:
         return subprocess.Popen(
-            ["taskset", "-c", "0", sys.executable, *command],
-            env=environment,
+            ["taskset", "-c", str(SERVER_CORE), *command],
+            env=os.environ | dict(extra or {}),
+            stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
         )
@@ -83,21 +128,31 @@ def fasthook(
     durability: str = "none",
     hold: bool = False,
     log: Mapping[str, object] | None = None,
+    listen: str = "",
+    work: Work = PUSH,
 ) -> System:
     """fasthook, with a spool in a folder of its own. `log`: of `[log]`; without it, no requests."""
     config = folder / f"{name}.toml"
     settings = {"requests": False, "attempts": False} if log is None else log
-    config.write_text(
-        CONFIG.format(
-            port=port,
-            admin_port=port + 1,
-            name=name,
-            durability=durability,
-            hold=str(hold).lower(),
-            log="\n".join(f"{key} = {_toml(value)}" for key, value in settings.items()),
-            secret=SECRET.decode(),
-        )
+    head = CONFIG.format(
+        listen=listen or f"tcp://127.0.0.1:{port}",
+        admin_port=port + 1,
+        name=name,
+        durability=durability,
+        hold=str(hold).lower(),
+        log="\n".join(f"{key} = {_toml(value)}" for key, value in settings.items()),
     )
+    endpoints = [
+        ENDPOINT.format(
+            name=path_of(work, number)[1:].replace("/", "-"),
+            path=path_of(work, number),
+            provider=work.provider,
+            secret=secret_of(work, number).decode(),
+            handler=_HANDLERS[work.provider],
+        )
+        for number in range(work.endpoints)
+    ]
+    config.write_text(head + "".join(endpoints))
     command = ["-m", "fasthook.cli", "serve", "-c", str(config)]
     return System(port, start(command, folder, folder / f"{name}.log"))
 
@@ -117,33 +172,32 @@ def ended(systems: Mapping[str, System]) -> Iterator[None]:
             system.process.wait()
 
 
-def wait_until_open(port: int) -> None:
+def wait_until_open(port: int, seconds: float = 20) -> None:
     """Return when something takes connections there."""
-    for _ in range(100):
+    for _ in range(int(seconds * 10)):
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return
         time.sleep(0.1)
     raise SystemExit(f"nothing listens on port {port}")
 
 
+def load(url: str, script: Path, seconds: float, connections: int = 64) -> Load:
+    """What `wrk` makes of it, on a core of its own. Raises SystemExit where it does not run."""
+    command = ["taskset", "-c", str(LOAD_CORE), "wrk", "-t1", f"-c{connections}"]
+    command += [f"-d{max(1, round(seconds))}s", "--timeout", "10s", "-s", str(script), url]
+    run = subprocess.run(command, check=False, capture_output=True, text=True)
+    _, mark, result = run.stdout.partition(RESULT)
+    if not mark:
+        raise SystemExit(f"wrk failed:\n{run.stdout}{run.stderr}")
+    return Load(**json.loads(result))
+
+
 def measure(port: int, script: Path, seconds: int, connections: int = 64) -> tuple[float, str]:
-    """Requests a second by `wrk` on core 1, and the latency at the 99th percentile."""
-    result = subprocess.run(
-        [
-            *("taskset", "-c", "1", "wrk", "-t1", f"-c{connections}", f"-d{seconds}s"),
-            *("--latency", "-s", str(script), f"http://127.0.0.1:{port}"),
-        ],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-    if "Non-2xx" in result:
-        raise SystemExit(f"some requests were refused:\n{result}")
-    rate = re.search(r"Requests/sec:\s+([\d.]+)", result)
-    p99 = re.search(r"99%\s+(\S+)", result)
-    assert rate is not None
-    assert p99 is not None
-    return float(rate[1]), p99[1]
+    """Requests a second where none is to be refused, and the latency at the 99th percentile."""
+    result = load(f"http://127.0.0.1:{port}", script, seconds, connections)
+    if result.refused or result.failed:
+        raise SystemExit(f"some requests were refused: {result}")
+    return result.rate, f"{result.latency_us['99'] / 1000:.2f}ms"
 
 
 def metric(system: System, name: str) -> int:
@@ -155,15 +209,35 @@ def metric(system: System, name: str) -> int:
 
 
 def handled(system: System) -> int:
-    """How many events the handler has done, as the service counts."""
-    return metric(system, 'fasthook_attempts_total{handler="noop",outcome="done"}')
+    """How many events the handlers have done, as the service counts."""
+    name = 'fasthook_attempts_total{{handler="{}",outcome="done"}}'
+    return sum(metric(system, name.format(each)) for each in _HANDLERS.values())
+
+
+def tree(pid: int) -> list[int]:
+    """A process and all that descend from it."""
+    children: list[str] = []
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            children += (task / "children").read_text().split()
+    return [pid, *(each for child in children for each in tree(int(child)))]
 
 
 def cpu_s(pid: int) -> float:
-    """CPU that a process and its children have used, in user and kernel."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    """CPU that a process tree has used, in user and kernel, with those of it that have ended."""
     total = 0
-    for each in (pid, *children):
-        fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
-        total += int(fields[11]) + int(fields[12])
-    return total / 100
+    for each in tree(pid):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+            total += sum(map(int, fields[11:15]))
+    return total / os.sysconf("SC_CLK_TCK")
+
+
+def rss_bytes(pid: int) -> int:
+    """Memory of a process tree; what its processes share is counted once for each."""
+    total = 0
+    for each in tree(pid):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            pages = int(Path(f"/proc/{each}/statm").read_text().split()[1])
+            total += pages * os.sysconf("SC_PAGE_SIZE")
+    return total

@@ -1,92 +1,45 @@
-"""What is sent, and what it is decoded into: a signed GitHub `push` of 7.3 kB with 13 headers.
+"""What is sent: signed events of GitHub and Stripe, by `wrk`, with forged ones among them.
 
-The body is made here in the shape and size of GitHub's own example, so that the benchmark needs
-nothing but this folder; `--body FILE` takes another.
+The usual one is a GitHub `push` of 7.3 kB with 13 headers.
 """
 
 import hmac
-import json
+import os
+import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
-import msgspec
+from bench.payloads import STRIPE_ID_CHARS, Push, StripeEvent, push_body, stripe_body
+
+__all__ = ["PUSH", "SECRET", "SIZES", "Push", "StripeEvent", "Work", "push_body"]
 
 SECRET = b"bench-secret-bench-secret"
-PUSH_BYTES = 7324
+#: One request in so many is forged: it has another signature, and must be refused.
+FORGE_EVERY = 200
+#: Signed beforehand for each second of load, where the id is a part of what is signed.
+ROWS_A_SECOND = 100_000
+#: Stand in a template for what differs from one request to the next.
+PATH, ID, SIGNATURE = b"\0path\0", b"\0id\0", b"\0signature\0"
 
 
-class Repository(msgspec.Struct):
-    """The part of a repository that a handler would use."""
-
-    id: int
-    full_name: str
-    private: bool
-
-
-class Pusher(msgspec.Struct):
-    """Who pushed."""
+class Work(NamedTuple):
+    """One kind of request. `endpoints`: among so many they are spread, each with its secret."""
 
     name: str
+    provider: str
+    body: bytes
+    endpoints: int = 1
 
 
-class Push(msgspec.Struct):
-    """The part of a `push` that a handler would use."""
-
-    ref: str
-    before: str
-    after: str
-    repository: Repository
-    pusher: Pusher
-
-
-def push_body() -> bytes:
-    """A `push` with a repository of 70 links, as GitHub sends it."""
-    owner = {f"{name}_url": f"https://api.github.com/users/Codertocat/{name}" for name in _OWNER}
-    repository = {
-        "id": 186853002,
-        "node_id": "MDEwOlJlcG9zaXRvcnkxODY4NTMwMDI=",
-        "name": "Hello-World",
-        "full_name": "Codertocat/Hello-World",
-        "private": False,
-        "owner": {"login": "Codertocat", "id": 21031067, **owner},
-        **{f"{n}_url": f"https://api.github.com/repos/Codertocat/Hello-World/{n}" for n in _REPO},
-        "created_at": 1557933565,
-        "updated_at": "2019-05-15T15:20:41Z",
-        "size": 0,
-        "stargazers_count": 1,
-        "default_branch": "master",
-    }
-    push = {
-        "ref": "refs/tags/simple-tag",
-        "before": "6113728f27ae82c7b1a177c8d03f9e96e0adf246",
-        "after": "0000000000000000000000000000000000000000",
-        "created": False,
-        "deleted": True,
-        "forced": False,
-        "base_ref": None,
-        "compare": "https://github.com/Codertocat/Hello-World/compare/6113728f27ae...000000000000",
-        "commits": [],
-        "head_commit": None,
-        "repository": repository,
-        "pusher": {"name": "Codertocat", "email": "21031067+Codertocat@users.noreply.github.com"},
-        "sender": {"login": "Codertocat", "id": 21031067, **owner},
-    }
-    # The rest of the 7,324 bytes of GitHub's example is indentation and a few more fields.
-    push["padding"] = ""
-    push["padding"] = "x" * (PUSH_BYTES - len(json.dumps(push, separators=(",", ":"))))
-    return json.dumps(push, separators=(",", ":")).encode()
-
-
-_OWNER = (
-    *("avatar", "html", "followers", "following", "gists", "starred", "subscriptions"),
-    *("organizations", "repos", "events", "received_events"),
-)
-_REPO = (
-    *("html", "forks", "keys", "collaborators", "teams", "hooks", "issue_events", "events"),
-    *("assignees", "branches", "tags", "blobs", "git_tags", "git_refs", "trees", "statuses"),
-    *("languages", "stargazers", "contributors", "subscribers", "subscription", "commits"),
-    *("git_commits", "comments", "issue_comment", "contents", "compare", "merges", "archive"),
-    *("downloads", "issues", "pulls", "milestones", "notifications", "labels", "releases"),
-    *("deployments", "git", "ssh", "clone", "svn", "mirror"),
+_NO_ID = "0" * STRIPE_ID_CHARS
+PUSH = Work("7.3 kB GitHub push", "github", push_body())
+#: From small to big.
+SIZES = (
+    Work("1 kB Stripe event", "stripe", stripe_body(_NO_ID)),
+    PUSH,
+    Work("32 kB GitHub push", "github", push_body(32_000)),
+    Work("1 MB GitHub push", "github", push_body(1_000_000)),
 )
 
 
@@ -110,32 +63,162 @@ def request(path: str, body: bytes, secret: bytes = SECRET) -> tuple[dict[str, s
     return headers, body
 
 
+def path_of(work: Work, number: int) -> str:
+    """Of one of its endpoints; five digits, so that all are of one length."""
+    return f"/{work.provider}" if work.endpoints == 1 else f"/{work.provider}/{number:05}"
+
+
+def secret_of(work: Work, number: int) -> bytes:
+    """Of one of its endpoints."""
+    return SECRET if work.endpoints == 1 else b"%b-%05d" % (SECRET, number)
+
+
+def _head(path: bytes, headers: Mapping[str, str]) -> bytes:
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return b"POST %b HTTP/1.1\r\n%b\r\n" % (path, lines.encode())
+
+
+def _github(work: Work) -> tuple[bytes, list[bytes]]:
+    """The request with marks, and the columns path and signature of each endpoint."""
+    headers, body = request("", work.body)
+    headers["X-GitHub-Delivery"] = ID.decode()
+    headers["X-Hub-Signature-256"] = f"sha256={SIGNATURE.decode()}"
+    rows = []
+    for number in range(work.endpoints):
+        signed = hmac.digest(secret_of(work, number), body, "sha256").hex()
+        rows.append(path_of(work, number).encode() + signed.encode())
+    return _head(PATH, headers) + body, rows
+
+
+def _stripe(work: Work, count: int) -> tuple[bytes, list[bytes]]:
+    """The same with columns id and signature, of each request: the id is signed."""
+    now = str(int(time.time()))
+    headers = {
+        "Host": "hooks.example.com",
+        "User-Agent": "Stripe/1.0 (+https://stripe.com/docs/webhooks)",
+        "Content-Length": str(len(work.body)),
+        "Accept": "*/*; q=0.5, application/xml",
+        "Content-Type": "application/json; charset=utf-8",
+        "Cache-Control": "no-cache",
+        "Stripe-Signature": f"t={now},v1={SIGNATURE.decode()}",
+        "X-Forwarded-For": "3.18.12.63",
+    }
+    before, after = work.body.split(_NO_ID.encode())
+    run = f"evt_{os.urandom(6).hex()}"
+    rows = []
+    for number in range(count):
+        event_id = b"%b%012d" % (run.encode(), number)
+        signed = b"%b.%b%b%b" % (now.encode(), before, event_id, after)
+        rows.append(event_id + hmac.digest(SECRET, signed, "sha256").hex().encode())
+    head = _head(path_of(work, 0).encode(), headers)
+    return head + before + ID + after, rows
+
+
+def write_script(
+    path: Path,
+    work: Work,
+    seconds: float = 1,
+    *,
+    unique_ids: bool = True,
+    forge_every: int = FORGE_EVERY,
+) -> None:
+    """Write a Lua script that makes `wrk` send this for so long, and say in JSON what came of it.
+
+    `unique_ids`: each request with its own id; without, all have one. `forge_every`: 0 for none.
+    """
+    if work.provider == "stripe":
+        template, rows = _stripe(work, int(seconds * ROWS_A_SECOND))
+        columns = {ID: (0, STRIPE_ID_CHARS), SIGNATURE: (STRIPE_ID_CHARS, 64)}
+        values: dict[bytes, str] = {}
+    else:
+        template, rows = _github(work)
+        path_chars = len(path_of(work, 0))
+        columns = {PATH: (0, path_chars), SIGNATURE: (path_chars, 64)}
+        values = {ID: 'run .. string.format("%012d", n)' if unique_ids else "run"}
+    forged = template.replace(SIGNATURE, b"0" * 64)
+    if len(rows) == 1:  # nothing to look up
+        for mark, (first, width) in columns.items():
+            forged = forged.replace(mark, rows[0][first : first + width])
+            template = template.replace(mark, rows[0][first : first + width])
+    else:
+        for mark, (first, width) in columns.items():
+            values[mark] = f"rows:sub(row + {first + 1}, row + {first + width})"
+    pieces: list[bytes] = []
+    lua = _SCRIPT.format(
+        data=path.with_suffix(".data"),
+        width=len(rows[0]),
+        rows=len(rows),
+        forge_every=forge_every or 2**52,
+        genuine=_expression(template, values, pieces),
+        forged=_expression(forged, values, pieces),
+        sizes=", ".join(str(len(piece)) for piece in pieces),
+    )
+    path.with_suffix(".data").write_bytes(b"".join(pieces + rows))
+    path.write_text(lua)
+
+
 def wrk_script(
     path: Path, url_path: str, body: bytes, secret: bytes = SECRET, *, unique_ids: bool = False
 ) -> None:
-    """Write a Lua script that makes `wrk` send this request; `unique_ids`: each with its own id."""
-    headers, body = request(url_path, body, secret)
-    head = f"POST {url_path} HTTP/1.1\r\n"
-    head += "".join(f"{name}: {value}\r\n" for name, value in headers.items()) + "\r\n"
-    before, _, after = (head.encode() + body).partition(headers["X-GitHub-Delivery"].encode())
-    for suffix, data in (("before", before), ("after", after)):
-        path.with_suffix(f".{suffix}").write_bytes(data)
-    event_id = 'run .. string.format("%012d", n)' if unique_ids else "run"
-    path.write_text(
-        f"""local function read(name)
-  local file = io.open("{path.with_suffix("")}." .. name, "rb")
-  local data = file:read("*all")
-  file:close()
-  return data
+    """The same of a GitHub event, all genuine."""
+    assert (url_path, secret) == ("/github", SECRET)
+    write_script(path, Work("", "github", body), unique_ids=unique_ids, forge_every=0)
+
+
+def _expression(template: bytes, values: Mapping[bytes, str], pieces: list[bytes]) -> str:
+    """Lua that joins the template's pieces and values; the pieces are added to `pieces`."""
+    marks = sorted((m for m in values if m in template), key=template.index)
+    terms: list[str] = []
+    for mark in marks:
+        before, _, template = template.partition(mark)
+        pieces.append(before)
+        terms += [f"pieces[{len(pieces)}]", values[mark]]
+    pieces.append(template)
+    return " .. ".join([*terms, f"pieces[{len(pieces)}]"])
+
+
+#: Said by `wrk` at the end, before the result: times in microseconds.
+RESULT = "RESULT "
+_SCRIPT = """
+local file = io.open("{data}", "rb")
+local pieces = {{}}
+for i, size in ipairs({{{sizes}}}) do
+  pieces[i] = size > 0 and file:read(size) or ""
 end
-local before, after = read("before"), read("after")
+local rows = file:read("*all")
+file:close()
 local seed = io.open("/dev/urandom", "rb")
 local run = string.gsub(seed:read(12), ".", function(c) return string.format("%02x", c:byte()) end)
 seed:close()
 local n = 0
+forged = 0
+
 request = function()
   n = n + 1
-  return before .. {event_id} .. after
+  local row = (n - 1) % {rows} * {width}
+  if n % {forge_every} == 0 then
+    forged = forged + 1
+    return {forged}
+  end
+  return {genuine}
+end
+
+local threads = {{}}
+setup = function(thread) threads[#threads + 1] = thread end
+
+done = function(summary, latency)
+  local shares = {{50, 75, 90, 99, 99.9}}
+  local times = {{}}
+  for i, share in ipairs(shares) do
+    times[i] = string.format('"%g": %d', share, latency:percentile(share))
+  end
+  local forged = 0
+  for _, thread in ipairs(threads) do forged = forged + thread:get("forged") end
+  local e = summary.errors
+  io.write(string.format(
+    '\\nRESULT {{"answered": %d, "refused": %d, "forged": %d, "failed": %d, "us": %d, ' ..
+    '"latency_us": {{%s}}}}\\n',
+    summary.requests, e.status, forged, e.connect + e.read + e.write + e.timeout,
+    summary.duration, table.concat(times, ", ")))
 end
 """
-    )
