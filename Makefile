@@ -5,6 +5,8 @@
 # make venv   for work on the code: an environment with all that tests need
 # make interpreted   for work on the code: forget its compiled form until the next `make venv`
 # make load   senders of all kinds against fasthook behind nginx: SECONDS=60 USERS=50, WEB=1 for a page
+# make bench   fasthook beside its peers and its limits, on this machine: bench/RESULTS.md (10 minutes)
+# make profile   where the time of a request goes: .run/profile.svg
 # make torture   the long forms of tests/torture: an hour of kills, full disks and flipped bits
 
 PYTHON ?= python3
@@ -12,8 +14,10 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 # Debian's names. Installed where we may; where they are missing, CI fails and others are told.
 SYSTEM_PACKAGES = nginx-light curl openssl wrk strace gcc libc6-dev systemd-container python3-venv postgresql webhook
+BENCH_PACKAGES = redis-server webhook
+ROBYN = robyn==0.88.0   # it pins an older uvloop, and so gets a folder of its own
 
-.PHONY: run test load torture venv install uninstall interpreted system lint clean
+.PHONY: run test load bench profile torture venv install uninstall interpreted system lint clean
 
 run: venv
 	$(BIN)/python -m fasthook.cli.demo
@@ -36,6 +40,23 @@ SECONDS ?= 60
 USERS ?= 50
 load: system venv
 	$(BIN)/python -m bench.load --seconds $(SECONDS) --users $(USERS) $(if $(WEB),--web)
+
+# ARGS: for instance `make bench ARGS=--quick` (`python -m bench --help`).
+bench: system $(VENV)/bench
+	$(BIN)/python -m bench $(ARGS)
+
+profile: system $(VENV)/bench
+	$(BIN)/python -m bench.profile $(ARGS)
+
+# What can't be installed is left out of the comparison, and named.
+$(VENV)/bench: $(VENV)/installed
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	    $(BENCH_PACKAGES) >/dev/null || true; fi
+	PIP_CONSTRAINT=constraints.txt HATCH_BUILD_HOOKS_ENABLE= $(BIN)/python -m pip install -q \
+	  --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	-$(BIN)/python -m pip install -q --disable-pip-version-check --upgrade --target .run/robyn $(ROBYN)
+	touch $@
 
 torture: system venv
 	FASTHOOK_TORTURE=full $(BIN)/python -m pytest --timeout 7200 -rP \

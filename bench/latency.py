@@ -1,26 +1,15 @@
-"""How long an answer takes at a fixed rate of arrivals, whatever the answers take (open loop).
+"""Requests at a fixed rate of arrivals, whatever the answers take (open loop).
 
-    python -m bench.latency [--rate R] [--seconds S]
-
-fasthook syncs each batch (`fsync`) and runs a no-op handler, on one core; the load is on the other.
-Without --rate the maximum is measured by `wrk` first, and 70 % of it is sent. Latency counts from
-the moment at which a request was to be sent, so that a stall is not hidden by sending less.
+Latency counts from the moment at which a request was to be sent, so that a stall is not hidden by
+sending less.
 """
 
-import argparse
 import asyncio
 import os
-import statistics
-import tempfile
 import time
-from pathlib import Path
 
-import uvloop
+from bench.workload import push_body, request
 
-from bench.servers import fasthook, make_handler, measure, wait_until_open
-from bench.workload import push_body, request, wrk_script
-
-PORT = 18130
 CONNECTIONS = 64
 
 
@@ -76,36 +65,3 @@ async def send(port: int, rate: float, seconds: float) -> tuple[list[float], lis
     while len(latencies_s) < count and time.perf_counter() < deadline_s:
         await asyncio.sleep(0.01)
     return latencies_s, refused
-
-
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rate", type=float, default=0.0)
-    parser.add_argument("--seconds", type=float, default=8.0)
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        make_handler(folder)
-        script = folder / "push.lua"
-        wrk_script(script, "/github", push_body(), unique_ids=True)
-        port, process = fasthook(folder, "whole", PORT, durability="fsync")
-        try:
-            wait_until_open(port)
-            maximum = max(measure(port, script, 2)[0] for _ in range(3))
-            rate = options.rate or 0.7 * maximum
-            time.sleep(1)
-            os.sched_setaffinity(0, {1})
-            latencies_s, refused = uvloop.run(send(port, rate, options.seconds))
-        finally:
-            process.terminate()
-            process.wait()
-    cuts = statistics.quantiles(latencies_s, n=1000)
-    print(f"maximum {maximum:,.0f}/s; sent {rate:,.0f}/s, {len(latencies_s):,} answers")
-    for name, cut in (("p50", 499), ("p99", 989), ("p99.9", 998)):
-        print(f"{name} {cuts[cut] * 1e3:.1f} ms")
-    print(f"not 202: {len(refused)}")
-
-
-if __name__ == "__main__":
-    main()

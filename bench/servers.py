@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -95,6 +96,11 @@ class Load(NamedTuple):
     def rate(self) -> float:
         """Accepted, a second."""
         return self.accepted / self.us * 1e6
+
+
+def program(name: str) -> str:
+    """Its path, or "" where it is not installed."""
+    return shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") or ""
 
 
 def start(

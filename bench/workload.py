@@ -121,8 +121,10 @@ def write_script(
     *,
     unique_ids: bool = True,
     forge_every: int = FORGE_EVERY,
-) -> None:
+) -> int:
     """Write a Lua script that makes `wrk` send this for so long, and say in JSON what came of it.
+
+    The size of one request in bytes is returned.
 
     `unique_ids`: each request with its own id; without, all have one. `forge_every`: 0 for none.
     """
@@ -155,6 +157,8 @@ def write_script(
     )
     path.with_suffix(".data").write_bytes(b"".join(pieces + rows))
     path.write_text(lua)
+    widths = {ID: 36 if unique_ids else 24} | {mark: width for mark, (_, width) in columns.items()}
+    return len(template) + sum(widths[mark] - len(mark) for mark in values if mark in template)
 
 
 def wrk_script(
@@ -196,7 +200,7 @@ forged = 0
 request = function()
   n = n + 1
   local row = (n - 1) % {rows} * {width}
-  if n % {forge_every} == 0 then
+  if n % {forge_every} == {forge_every} / 4 then
     forged = forged + 1
     return {forged}
   end

@@ -1,0 +1,120 @@
+"""What a system is that can be measured, and one that runs."""
+
+import contextlib
+import re
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from bench.servers import cpu_s, rss_bytes, wait_until_open
+from bench.workload import Work
+
+
+class Counts(NamedTuple):
+    """What a server says of itself since its start. None: it has no such number.
+
+    `refused`: as not genuine; `failed`: answered with another status of 400 or more.
+    """
+
+    accepted: int
+    refused: int
+    stored: int | None = None
+    handled: int | None = None
+    failed: int = 0
+
+
+class Place(NamedTuple):
+    """Where a system is to run, and what it will get: requests of so many bytes."""
+
+    folder: Path
+    port: int
+    work: Work
+    request_bytes: int
+
+
+@dataclass
+class Server:
+    """A system that runs, with all processes that belong to it."""
+
+    url: str
+    processes: list[subprocess.Popen[bytes]]
+    ask: Callable[[str], Counts]  # at its address
+    #: Ended with it.
+    others: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    def counts(self) -> Counts:
+        """What it says of itself."""
+        return self.ask(self.url)
+
+    def cpu_s(self) -> float:
+        """CPU of all of them so far."""
+        return sum(cpu_s(each.pid) for each in self.processes)
+
+    def rss_bytes(self) -> int:
+        """Memory of all of them now."""
+        return sum(rss_bytes(each.pid) for each in self.processes)
+
+    def stop(self) -> None:
+        """End them, the front first."""
+        for each in reversed(self.processes):
+            each.terminate()
+            try:
+                each.wait(20)
+            except subprocess.TimeoutExpired:
+                each.kill()
+                each.wait()
+        self.others.close()
+
+
+class System(NamedTuple):
+    """One that can be measured.
+
+    `lacks` says how to install what is missing, or "". `verifies`: refuses what is forged;
+    `handles`: its rate is that of events whose handler is done.
+    """
+
+    name: str
+    says: str
+    start: Callable[[Place], Server]
+    lacks: Callable[[], str] = lambda: ""
+    verifies: bool = True
+    handles: bool = False
+
+
+def free_port() -> int:
+    """A port that is free, as the next one is."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as one:
+            port: int = one.getsockname()[1]
+            with contextlib.suppress(OSError, OverflowError):
+                socket.create_server(("127.0.0.1", port + 1)).close()
+                return port
+
+
+def wait_for(is_there: Callable[[], bool], what: str, seconds: float = 20) -> None:
+    """Return when it is. Raises SystemExit if it is not in time."""
+    ends = time.monotonic() + seconds
+    while not is_there():
+        if time.monotonic() > ends:
+            raise SystemExit(f"not there after {seconds:g} s: {what}")
+        time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def running(system: System, folder: Path, work: Work, request_bytes: int) -> Iterator[Server]:
+    """The system, open for connections, in a folder of its own that goes with it."""
+    home = folder / re.sub(r"\W+", "-", system.name)
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir()
+    server = system.start(Place(home, free_port(), work, request_bytes))
+    try:
+        wait_until_open(int(server.url.rpartition(":")[2]))
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(home, ignore_errors=True)

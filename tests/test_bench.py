@@ -1,0 +1,107 @@
+"""The comparison with peers: it runs, its figures are checked, and what counts wrong has none."""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.catalogue import CATALOGUE
+from bench.pairs import WrongCount, check
+from bench.servers import Load
+from bench.systems import Counts
+
+ROOT = Path(__file__).parents[1]
+LOAD = Load(answered=1005, refused=5, forged=5, failed=0, us=1_000_000, latency_us={})
+
+needs_wrk = pytest.mark.skipif(not shutil.which("wrk"), reason="wrk is not installed")
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    """In a process of its own, which moves to the core of the load."""
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+
+
+@needs_wrk
+def test_fasthook_the_limit_and_a_peer_are_compared(tmp_path):
+    names = "pairs,fasthook none,prototype,uvicorn ASGI"
+    command = [sys.executable, "-m", "bench", "--quick", "--rounds", "1", "--only", names]
+    command += ["--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr  # so counts agreed, and what was forged was refused
+    said = (tmp_path / "RESULTS.md").read_text()
+    for other in ("prototype", "uvicorn ASGI"):
+        row = re.search(rf"^\| fasthook none \| {other} \| ([\d.]+) ", said, re.MULTILINE)
+        assert row, said
+        assert float(row[1]) > 0
+    assert "left out" not in said
+    drawn = sorted(path.name for path in tmp_path.glob("pictures/*.svg"))
+    if importlib.util.find_spec("matplotlib"):
+        assert drawn == ["ratios.svg", "throughput.svg"]
+    for name in drawn:
+        assert f"(pictures/{name})" in said
+    assert ("![" in said) == bool(drawn)
+
+
+@needs_wrk
+def test_who_verifies_nothing_has_no_figure(tmp_path):
+    done = run(f"""
+import argparse, sys
+from bench.__main__ import bench, parsed
+from bench.catalogue import CATALOGUE
+fixed = CATALOGUE["fixed answer"]
+systems = {{"fixed answer": fixed, "prototype": fixed._replace(name="blind", verifies=True)}}
+arguments = ["--quick", "--rounds", "1", "--only", "pairs", "--out", {str(tmp_path)!r}]
+sys.exit(bench(parsed(arguments), systems))
+""")
+    assert done.returncode == 1, done.stderr
+    said = (tmp_path / "RESULTS.md").read_text()
+    assert re.search(r"blind: \d+ were forged, 0 refused", said), said
+    assert "## Throughput" not in said
+
+
+def counted(name: str, after: Counts, load: Load = LOAD) -> None:
+    before = Counts(7, 3, None if after.stored is None else 7, None if after.handled is None else 7)
+    check(CATALOGUE[name], before, after, load)
+
+
+def test_counts_agree_if_only_the_last_requests_were_heard_by_one_side():
+    counted("prototype", Counts(1007, 8))
+    counted("prototype", Counts(1071, 10))
+    counted("prototype + journal", Counts(1010, 8, stored=1010))
+    counted("fasthook none", Counts(1010, 8, handled=1010))
+
+
+@pytest.mark.parametrize(
+    ("after", "load", "said"),
+    [
+        (Counts(1006, 8), LOAD, "server accepted 999, load had 1000"),
+        (Counts(1072, 8), LOAD, "server accepted 1065, load had 1000"),
+        (Counts(1007, 7), LOAD, "server refused 4, load had 5"),
+        (Counts(1007, 8, stored=1006), LOAD, "1000 accepted, 999 stored"),
+        (Counts(1007, 8, handled=1008), LOAD, "1000 accepted, 1001 handled"),
+        (Counts(1007, 8, failed=1), LOAD, "1 were shed"),
+        (Counts(1007, 8), LOAD._replace(failed=2), "2 requests failed"),
+        (Counts(1012, 3), LOAD._replace(refused=0), "5 were forged, 0 refused"),
+        (Counts(1008, 3), LOAD._replace(refused=0, forged=1), "1 were forged, 0 refused"),
+        (Counts(1011, 4), LOAD._replace(refused=1), "5 were forged, 1 refused"),
+        (Counts(1007, 8), LOAD._replace(forged=4), "4 were forged, 5 refused"),
+        (Counts(1007, 3), LOAD._replace(answered=1000, refused=0, forged=0), "0 were forged"),
+    ],
+)
+def test_a_wrong_count_has_no_figure(after, load, said):
+    with pytest.raises(WrongCount, match=said):
+        counted("prototype", after, load)
+
+
+def test_what_is_not_installed_is_named_with_how_to_get_it():
+    environment = os.environ | {"PATH": "/nowhere"}
+    code = "from bench.catalogue import CATALOGUE; print(CATALOGUE['adnanh/webhook'].lacks())"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.stdout == "apt-get install webhook\n"
