@@ -5,7 +5,7 @@
 # make venv   for work on the code: an environment with all that tests need
 # make interpreted   for work on the code: forget its compiled form until the next `make venv`
 # make load   senders of all kinds against fasthook behind nginx: SECONDS=60 USERS=50, WEB=1 for a page
-# make bench   fasthook beside its peers and its limits, on this machine: bench/RESULTS.md (10 minutes)
+# make bench   fasthook beside its peers and its limits, on this machine: bench/RESULTS.md (15 minutes)
 # make profile   where the time of a request goes: .run/profile.svg
 # make torture   the long forms of tests/torture: an hour of kills, full disks and flipped bits
 

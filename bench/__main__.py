@@ -2,9 +2,9 @@
 
     make bench        python -m bench [--seconds S] [--rounds N] [--only NAME,…] [--quick]
 
-Writes RESULTS.md and pictures/. NAME is a section (pairs, latency, sizes, endpoints, memory) or a
-system of `--list`; with --only they go to .run/bench/, unless --out says where. Exit status: 0; 1
-where something counted wrong. A peer that is not installed is left out and named.
+Writes RESULTS.md and pictures/. NAME is a section (pairs, latency, sizes, endpoints, connections,
+memory, start) or a system of `--list`; with --only they go to .run/bench/, unless --out says where.
+Exit status: 0; 1 where something counted wrong. A peer that is not installed is left out and named.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from bench.servers import LOAD_CORE, ROOT, program
 from bench.systems import System
 from bench.workload import SIZES, Work
 
-SECTIONS = ("pairs", "latency", "sizes", "endpoints", "memory")
+SECTIONS = ("pairs", "latency", "sizes", "endpoints", "connections", "memory", "start")
 
 
 class Part(NamedTuple):
@@ -108,6 +108,27 @@ class Run:
                 self.results.endpoints = found
 
             yield Part("endpoints", rounds * len(sections.ENDPOINTS), measure)
+
+    def _connections(self, folder: Path) -> Iterator[Part]:
+        seconds, rounds = self.results.seconds, self.results.rounds
+        for system in self._present([sections.MANY]):
+
+            def measure(tell: Tell, system: System = system) -> None:
+                found = sections.connections(system, folder, seconds, rounds, tell)
+                self.results.connections = found
+
+            yield Part("idle connections", rounds * len(sections.IDLE), measure)
+
+    def _start(self, folder: Path) -> Iterator[Part]:
+        rounds = self.results.rounds
+        for system in self._present([sections.LASTING]):
+
+            def measure(tell: Tell, system: System = system) -> None:
+                for _ in range(rounds):
+                    self.results.starts_s.append(sections.starting(system, folder))
+                    tell()
+
+            yield Part("start", rounds, measure)
 
     def _memory(self, folder: Path) -> Iterator[Part]:
         for system in self._present([sections.LASTING]):

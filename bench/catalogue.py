@@ -77,6 +77,7 @@ def _fasthook(durability: str, *, hold: bool = False, log: str = "") -> Callable
             log=lines,
             listen=listen,
             work=place.work,
+            max_connections=place.connections + 100,
         )
         ask = _asked_of_fasthook(place.port + 1, not hold)
         return Server(f"http://127.0.0.1:{place.port}", [process], ask, others)

@@ -6,18 +6,28 @@ One line a trick: what it costs, what the plain way costs, in µs on this machin
 several runs, since noise only adds.
 """
 
+import asyncio
 import hashlib
 import hmac
+import logging
 import re
 import timeit
+import zlib
+from collections import defaultdict, deque
 from collections.abc import Callable
 
 import httptools
 import msgspec
 import orjson
+import uvloop
+from isal import isal_zlib
+from prometheus_client import Counter
+from xxhash import xxh3_128_digest
 
 from bench.workload import SECRET, push_body, request
 from fasthook.intake.comparing import KeyedHash
+from fasthook.logs.shapes import as_text
+from fasthook.wire.answers import render
 
 
 def best_us(function: Callable[[], object], number: int = 5000) -> float:
@@ -95,6 +105,79 @@ def hostile_floats() -> tuple[float, float]:
     return ours, best_us(lambda: decode(body), 50)
 
 
+def checksum(body: bytes) -> tuple[float, float]:
+    """spool/records.py: CRC-32 of what is stored, by isa-l."""
+    return best_us(lambda: isal_zlib.crc32(body)), best_us(lambda: zlib.crc32(body))
+
+
+def digest_in_key(body: bytes) -> tuple[float, float]:
+    """spool/spool.py: two bodies under one unsigned id are told apart."""
+
+    def by_blake2() -> bytes:
+        return hashlib.blake2b(body, digest_size=16).digest()
+
+    return best_us(lambda: xxh3_128_digest(body)), best_us(by_blake2)
+
+
+def answer_rendered() -> tuple[float, float]:
+    """wire/answers.py: of each kind once, not for each request."""
+    answers = {"ok": render(202)}
+    return best_us(lambda: answers["ok"]), best_us(lambda: render(202))
+
+
+def counted() -> tuple[float, float]:
+    """admin.py: plain integers, made metrics only when they are asked for."""
+    numbers: defaultdict[tuple[str, str], int] = defaultdict(int)
+    metric = Counter("bench_requests", "As they come.", ("endpoint", "result"), registry=None)
+
+    def ours() -> None:
+        numbers["github", "event"] += 1
+
+    return best_us(ours), best_us(lambda: metric.labels("github", "event").inc())
+
+
+def line_of_request() -> tuple[float, float]:
+    """logs/shapes.py: what lines of one kind have in common is made once; beside logging."""
+    fields = {
+        "endpoint": "github",
+        "provider": "github",
+        "type": "push",
+        "id": "72d3162e-cc78-11e3-81ab-4c9367dc0958",
+        "client": "140.82.115.1",
+        "bytes": 7324,
+        "secret": 0,
+    }
+    now_ns = 1_767_225_600_000_000_000
+    form = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+    pattern = " ".join(f"{key}=%s" for key in fields)
+
+    def plain() -> str:
+        values = tuple(fields.values())
+        record = logging.LogRecord("bench", 20, "", 0, f"accepted {pattern}", values, None)
+        return form.format(record)
+
+    return best_us(lambda: as_text((now_ns, 20, "accepted", fields))), best_us(plain)
+
+
+def living_worker() -> tuple[float, float]:
+    """dispatch/lane.py: one task takes event after event, not a task for each; of 1,000."""
+
+    async def handle() -> None: ...
+
+    async def by_worker() -> None:
+        line = deque(range(1000))
+        while line:
+            line.popleft()
+            await handle()
+
+    async def by_tasks() -> None:
+        await asyncio.gather(*(asyncio.create_task(handle()) for _ in range(1000)))
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        ours = best_us(lambda: runner.run(by_worker()), 20) / 1000
+        return ours, best_us(lambda: runner.run(by_tasks()), 20) / 1000
+
+
 def main() -> None:
     """Print all of them."""
     headers, body = request("/github", push_body())
@@ -107,6 +190,12 @@ def main() -> None:
         "signed pieces, 7.3 kB": pieces_fed(body),
         "digits of a signed time": digits_alone(),
         "hostile floats, 8 kB": hostile_floats(),
+        "CRC-32, 7.3 kB": checksum(body),
+        "digest in a key, 7.3 kB": digest_in_key(body),
+        "answer": answer_rendered(),
+        "count": counted(),
+        "line of a request": line_of_request(),
+        "event to a handler": living_worker(),
     }
     print(f"{'':28} {'ours':>9} {'plain':>9}")
     for name, (ours, plain) in rows.items():

@@ -167,13 +167,18 @@ def check(system: System, before: Counts, after: Counts, result: Load) -> None:
 
 @contextlib.contextmanager
 def ready(
-    system: System, folder: Path, work: Work = PUSH, *, is_warm: bool = True
+    system: System,
+    folder: Path,
+    work: Work = PUSH,
+    *,
+    is_warm: bool = True,
+    connections: int = 1000,
 ) -> Iterator[Bench]:
     """The system, started and, unless that takes too long, warm."""
     with tempfile.TemporaryDirectory(dir=folder) as name:
         script = Path(name) / "work.lua"
         size = write_script(script, work)
-        with running(system, folder, work, size) as server:
+        with running(system, folder, work, size, connections) as server:
             bench = Bench(system, server, work, script)
             if is_warm:
                 bench.sample(1)

@@ -21,7 +21,9 @@ def written(results: Results, pictures: Sequence[str]) -> str:
         _latency(results),
         _sizes(results),
         _endpoints(results),
+        _connections(results),
         _memory(results),
+        _start(results),
     )
     lines: list[str] = []
     for section in sections:
@@ -141,6 +143,26 @@ def _endpoints(results: Results) -> Iterator[str]:
         ratios = [a.cpu_us / b.cpu_us for a, b in zip(samples, base, strict=True)]
         yield f"| {count} | {_spread([s.cpu_us for s in samples], 0)} | {_spread(ratios)} |"
     yield from ("", "![endpoints](pictures/endpoints.svg)", "")
+
+
+def _connections(results: Results) -> Iterator[str]:
+    if not results.connections:
+        return
+    yield from ("## Idle connections", "")
+    yield f"{MANY}, beside the {CONNECTIONS} that have the load:"
+    yield from ("", "| idle | µs of CPU an event | of none | KiB each |", "|---|---|---|---|")
+    base = next(iter(results.connections.values())).samples
+    for count, found in results.connections.items():
+        ratios = [a.cpu_us / b.cpu_us for a, b in zip(found.samples, base, strict=True)]
+        cells = [count, _spread([s.cpu_us for s in found.samples], 0), _spread(ratios)]
+        yield f"| {' | '.join(cells)} | {found.bytes_each / 1024:.1f} |"
+    yield ""
+
+
+def _start(results: Results) -> Iterator[str]:
+    if results.starts_s:
+        yield from ("## Start", "")
+        yield f"{LASTING} with ten endpoints is ready after {_spread(results.starts_s)} s."
 
 
 def _memory(results: Results) -> Iterator[str]:

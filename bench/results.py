@@ -14,7 +14,7 @@ import apsw
 
 import fasthook.wire.reader
 from bench.pairs import Measured, Sample
-from bench.sections import Moment
+from bench.sections import Idle, Moment
 from bench.servers import LOAD_CORE, SERVER_CORE, program
 
 #: Of the last minute, on a machine that is quiet enough.
@@ -40,6 +40,8 @@ class Results:
     latency: dict[str, list[float]] = field(default_factory=dict)
     sizes: dict[str, dict[str, list[Sample]]] = field(default_factory=dict)
     endpoints: dict[str, list[Sample]] = field(default_factory=dict)
+    connections: dict[str, Idle] = field(default_factory=dict)
+    starts_s: list[float] = field(default_factory=list)
     memory: list[Moment] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)

@@ -1,20 +1,27 @@
-"""What is measured beside the pairs: latency, sizes of bodies, endpoints, memory and disk.
+"""What is measured beside the pairs: latency, sizes, endpoints, connections, memory, starts.
 
 Each system is loaded in turn, round by round; what does not count right raises `WrongCount`.
 """
 
 import contextlib
+import resource
+import shutil
+import socket
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import urllib3
 import uvloop
+from urllib3.exceptions import HTTPError
 
+from bench import servers
 from bench.latency import send
 from bench.pairs import SETTLE_S, Bench, Sample, Tell, WrongCount, ready
-from bench.systems import System, running
+from bench.servers import metric
+from bench.systems import Place, Server, System, free_port, running, wait_for
 from bench.workload import PUSH, Work, write_script
 
 #: Accepted a second in "latency": what all of them can do, on a slow machine, too.
@@ -23,9 +30,17 @@ LATENCY = ("prototype", "fasthook none", "fasthook hold", "fasthook fsync", "uvi
 LATENCY += ("FastAPI", "FastAPI + Redis always")
 SIZED = ("prototype", "prototype + journal", "fasthook none", "fasthook hold", "FastAPI")
 ENDPOINTS = (1, 100, 10_000)
+IDLE = (0, 1_000, 10_000)
 MANY = "fasthook none"
 LASTING = "fasthook fsync"
 EVERY_S = 0.25
+
+
+class Idle(NamedTuple):
+    """What some idle connections cost. `bytes_each`: memory that each of them takes."""
+
+    samples: list[Sample]
+    bytes_each: float
 
 
 class Moment(NamedTuple):
@@ -39,7 +54,7 @@ class Moment(NamedTuple):
 def latency(system: System, folder: Path, seconds: float) -> list[float]:
     """Seconds from when a request was due to its answer, at a fixed rate (open loop), sorted."""
     with ready(system, folder) as bench:
-        port = int(bench.server.url.rpartition(":")[2])
+        port = _port(bench.server)
         before = bench.server.counts()
         latencies_s, refused = uvloop.run(send(port, RATE, seconds))
         time.sleep(SETTLE_S)
@@ -84,6 +99,65 @@ def _in_turn(
                 found[name].append(bench.sample(seconds))
                 tell()
     return found
+
+
+def connections(
+    system: System, folder: Path, seconds: float, rounds: int, tell: Tell
+) -> dict[str, Idle]:
+    """By number of idle connections beside those of the load. Raises `WrongCount`."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    found: dict[str, Idle] = {}
+    with contextlib.ExitStack() as stack:
+        benches: dict[str, Bench] = {}
+        for count in (count for count in IDLE if count + 1000 < hard):
+            home = folder / str(count)
+            home.mkdir(exist_ok=True)
+            bench = stack.enter_context(ready(system, home, connections=count + 1000))
+            before = bench.server.rss_bytes()
+            for _ in range(count):
+                stack.enter_context(socket.create_connection(("127.0.0.1", _port(bench.server))))
+            time.sleep(SETTLE_S)
+            each = (bench.server.rss_bytes() - before) / max(count, 1)
+            benches[f"{count:,}"], found[f"{count:,}"] = bench, Idle([], each)
+        for _ in range(rounds):
+            for name, bench in benches.items():
+                found[name].samples.append(bench.sample(seconds))
+                tell()
+        for name, bench in benches.items():
+            still = _figure(bench.server, "fasthook_connections")
+            if still < int(name.replace(",", "")):
+                raise WrongCount(f"{system.name}: {still} connections of {name} are open")
+    return found
+
+
+def starting(system: System, folder: Path) -> float:
+    """Seconds from the command to its being ready, with ten endpoints."""
+    home = folder / "start"
+    home.mkdir(exist_ok=True)
+    began_s = time.monotonic()
+    server = system.start(Place(home, free_port(), PUSH._replace(endpoints=10), 0))
+    try:
+        wait_for(lambda: _is_ready(server), "readiness")
+        return time.monotonic() - began_s
+    finally:
+        server.stop()
+        shutil.rmtree(home)
+
+
+def _port(server: Server) -> int:
+    return int(server.url.rpartition(":")[2])
+
+
+def _is_ready(server: Server) -> bool:
+    with contextlib.suppress(HTTPError):
+        url = f"http://127.0.0.1:{_port(server) + 1}/readyz"
+        return urllib3.request("GET", url, retries=False).status == 200
+    return False
+
+
+def _figure(server: Server, name: str) -> int:
+    return metric(servers.System(_port(server), server.processes[0]), name)
 
 
 def memory(system: System, folder: Path, seconds: float) -> list[Moment]:

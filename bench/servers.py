@@ -24,6 +24,7 @@ SERVER_CORE, LOAD_CORE = _CORES[0], _CORES[-1]
 CONFIG = """
 [server]
 listen = ["{listen}"]
+max_connections = {max_connections}
 [admin]
 listen = "tcp://127.0.0.1:{admin_port}"
 [spool]
@@ -136,12 +137,14 @@ def fasthook(
     log: Mapping[str, object] | None = None,
     listen: str = "",
     work: Work = PUSH,
+    max_connections: int = 1024,
 ) -> System:
     """fasthook, with a spool in a folder of its own. `log`: of `[log]`; without it, no requests."""
     config = folder / f"{name}.toml"
     settings = {"requests": False, "attempts": False} if log is None else log
     head = CONFIG.format(
         listen=listen or f"tcp://127.0.0.1:{port}",
+        max_connections=max_connections,
         admin_port=port + 1,
         name=name,
         durability=durability,

@@ -35,6 +35,7 @@ class Place(NamedTuple):
     port: int
     work: Work
     request_bytes: int
+    connections: int = 1000  # at most
 
 
 @dataclass
@@ -106,12 +107,14 @@ def wait_for(is_there: Callable[[], bool], what: str, seconds: float = 20) -> No
 
 
 @contextlib.contextmanager
-def running(system: System, folder: Path, work: Work, request_bytes: int) -> Iterator[Server]:
+def running(
+    system: System, folder: Path, work: Work, request_bytes: int, connections: int = 1000
+) -> Iterator[Server]:
     """The system, open for connections, in a folder of its own that goes with it."""
     home = folder / re.sub(r"\W+", "-", system.name)
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir()
-    server = system.start(Place(home, free_port(), work, request_bytes))
+    server = system.start(Place(home, free_port(), work, request_bytes, connections))
     try:
         wait_until_open(int(server.url.rpartition(":")[2]))
         yield server

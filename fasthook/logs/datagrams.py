@@ -1,7 +1,7 @@
 """Many datagrams with one system call, sendmmsg(2), which Python's socket module has not.
 
 A thread that gives up the interpreter for each line, and waits for it again, costs a busy loop five
-times what the lines themselves cost (`python -m bench.lines`).
+times what the lines themselves cost (bench/pairs.py).
 """
 
 import array

@@ -3,7 +3,7 @@
 What waits is bounded, and what finds no room is counted and said. Whoever has something to say
 makes the line, too: a thread that made them would fight with the loop for the interpreter, which
 costs more than the lines do, and records that wait are work for the garbage collector, which lines
-are not (`python -m bench.lines`). Without the thread (commands, tests) each is written at once.
+are not (bench/pairs.py). Without the thread (commands, tests) each is written at once.
 """
 
 import contextlib

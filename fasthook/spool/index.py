@@ -71,7 +71,7 @@ class Index:
         self._ask("PRAGMA temp_store = MEMORY")
         self._ask(f"PRAGMA cache_size = -{cache_kib}")
         self._ask("PRAGMA secure_delete = ON")  # errors may quote what is to be forgotten
-        # Seldom: a checkpoint syncs, and the journal's own syncs wait for that (bench/latency.py).
+        # Seldom: a checkpoint syncs, and the journal's own syncs wait for that (bench/sections.py).
         self._ask("PRAGMA wal_autocheckpoint = 16000")  # pages: as many bytes as the limit below
         self._ask("PRAGMA journal_size_limit = 67108864")
         with transaction(self._connection):

@@ -130,7 +130,7 @@ class Connection:
             return
         self._reader.feed(data)
         # Reading all sockets first, and only then looking at what came, keeps our code in the
-        # processor's caches; system calls in between would displace it (bench/compare.py).
+        # processor's caches; system calls in between would displace it (bench/pairs.py).
         if not self._has_news:
             self._has_news = True
             self._owner.arrived(self)
