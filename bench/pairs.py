@@ -14,11 +14,14 @@ from typing import NamedTuple
 
 from bench.servers import Load, load
 from bench.systems import Counts, Server, System, running
-from bench.workload import PUSH, Work, path_of, write_script
+from bench.workload import FORGE_EVERY, PUSH, Work, path_of, write_script
 
 CONNECTIONS = 64
 #: On their way when the load ends: of 64 requests that follow on each other, hardly more than one.
 MAX_FORGED_UNANSWERED = 3
+#: Of fewer answers hardly one would be to a forged request: they are asked for longer.
+FEW = FORGE_EVERY + 2 * CONNECTIONS
+LONG_S = 9
 #: For what runs beside the answers: the index, and answers that nobody waits for any more.
 SETTLE_S = 0.3
 HANDLED_S = 60
@@ -101,13 +104,16 @@ class Bench(NamedTuple):
     asking_s: float = 0.0
 
     def sample(self, seconds: float) -> Sample:
-        """Load it for so long. Raises `WrongCount`."""
+        """Load it for so long, or longer if it is slow. Raises `WrongCount`."""
         if self.work.provider == "stripe":  # signed for each anew: these ids are used up
             write_script(self.script, self.work, seconds)
         before, cpu_s = self.server.counts(), self.server.cpu_s()
         began_s = time.monotonic()
         url = self.server.url + (path_of(self.work, 0) if self.server.url[4] == "s" else "")
         result = load(url, self.script, seconds, CONNECTIONS)
+        if result.answered < FEW and seconds < LONG_S:
+            time.sleep(SETTLE_S)
+            return self.sample(3 * seconds)
         took_s = result.us / 1e6
         if self.system.handles:
             overhead_s = time.monotonic() - began_s - took_s

@@ -28,6 +28,7 @@ def draw(results: Results, folder: Path) -> list[str]:
     }
     pictures = {
         "throughput": (results.pairs, _throughput),
+        "cpu": (results.pairs, _cpu),
         "ratios": (results.pairs, _ratios),
         "latency": (results.latency, _latency),
         "sizes": (results.sizes, _sizes),
@@ -74,16 +75,27 @@ def _median_rate(samples: Sequence[Sample]) -> float:
 
 
 def _throughput(pairs: Sequence[Measured]) -> Any:
-    systems = by_system(pairs)
-    figure, axes = _figure(1 + 0.32 * len(systems))
-    for row, (name, samples) in enumerate(reversed(systems.items())):
-        rates = [s.rate for s in samples]
-        middle = statistics.median(rates)
+    rates = {name: [s.rate for s in samples] for name, samples in by_system(pairs).items()}
+    return _bars(rates, "events a second: median, and range of the rounds")
+
+
+def _cpu(pairs: Sequence[Measured]) -> Any:
+    costs = {name: [s.cpu_us for s in samples] for name, samples in by_system(pairs).items()}
+    costs = dict(sorted(costs.items(), key=lambda item: statistics.median(item[1])))
+    return _bars(costs, "µs of CPU an event, of all the server's processes", log=True)
+
+
+def _bars(values: Mapping[str, Sequence[float]], label: str, *, log: bool = False) -> Any:
+    figure, axes = _figure(1 + 0.32 * len(values))
+    for row, (name, found) in enumerate(reversed(list(values.items()))):
+        middle = statistics.median(found)
         axes.barh(row, middle, color=colour(name))
-        axes.plot([min(rates), max(rates)], [row, row], color="black", linewidth=1)
-        axes.text(max(rates), row, f"  {middle:,.0f}", va="center", fontsize=8)
-    axes.set_yticks(range(len(systems)), list(reversed(systems)))
-    axes.set_xlabel("events a second: median, and range of the rounds")
+        axes.plot([min(found), max(found)], [row, row], color="black", linewidth=1)
+        axes.text(max(found), row, f"  {middle:,.0f}", va="center", fontsize=8)
+    axes.set_yticks(range(len(values)), list(reversed(values)))
+    if log:
+        axes.set_xscale("log")
+    axes.set_xlabel(label)
     return figure
 
 

@@ -48,7 +48,8 @@ def _head(results: Results) -> Iterator[str]:
     yield "  refused, all that was accepted was stored or handled, where that is what is measured"
     yield "- events a second are of accepted ones; where a handler runs, until it has run for all"
     if results.busy:
-        yield f"- **this machine was not alone: {results.busy}**"
+        yield f"- **this machine had other work to do: {results.busy}. Rates are far below those"
+        yield "  of a quiet one, ratios of rates are rough; the CPU an event is what to look at**"
     yield ""
 
 
@@ -98,7 +99,7 @@ def _systems(results: Results) -> Iterator[str]:
             for share in ("50", "99")
         )
         yield f"| {name} | {CATALOGUE[name].says} | {rates} | {cpu} | {times} |"
-    yield from ("", "![throughput](pictures/throughput.svg)", "")
+    yield from ("", "![throughput](pictures/throughput.svg)", "", "![cpu](pictures/cpu.svg)", "")
 
 
 def _latency(results: Results) -> Iterator[str]:

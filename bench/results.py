@@ -94,4 +94,4 @@ def form() -> str:
 def busy() -> str:
     """What the machine has to do beside this, if that is more than a little."""
     load = os.getloadavg()[0]
-    return f"its load was {load:.1f} when this began" if load > IDLE else ""
+    return f"load {load:.1f} when this began" if load > IDLE else ""

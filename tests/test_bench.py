@@ -42,7 +42,7 @@ def test_fasthook_the_limit_and_a_peer_are_compared(tmp_path):
     assert "left out" not in said
     drawn = sorted(path.name for path in tmp_path.glob("pictures/*.svg"))
     if importlib.util.find_spec("matplotlib"):
-        assert drawn == ["ratios.svg", "throughput.svg"]
+        assert drawn == ["cpu.svg", "ratios.svg", "throughput.svg"]
     for name in drawn:
         assert f"(pictures/{name})" in said
     assert ("![" in said) == bool(drawn)
