@@ -4,7 +4,8 @@
 
 Writes RESULTS.md and pictures/. NAME is a section (pairs, latency, sizes, endpoints, connections,
 memory, start) or a system of `--list`; with --only they go to .run/bench/, unless --out says where.
-Exit status: 0; 1 where something counted wrong. A peer that is not installed is left out and named.
+Exit status: 0; 1 where something counted wrong or did not start. A peer that is not installed is
+left out, and named.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from bench import pairs, pictures, report, sections
 from bench.catalogue import CATALOGUE
 from bench.pairs import Pair, Tell, WrongCount
 from bench.results import Results, busy
-from bench.servers import LOAD_CORE, ROOT, program
+from bench.servers import LOAD_CORE, ROOT, NotThere, program
 from bench.systems import System
 from bench.workload import SIZES, Work
 
@@ -52,7 +53,7 @@ class Run:
         self.systems = {n: s for n, s in wanted.items() if n not in self.results.missing}
 
     def measure(self, folder: Path, progress: Progress) -> None:
-        """All sections. What counts wrong is noted, and has no figure."""
+        """All sections. What counts wrong or does not start has no figure."""
         began_s = time.monotonic()
         parts = [part for name in self._sections for part in getattr(self, f"_{name}")(folder)]
         task = progress.add_task("", total=sum(part.steps for part in parts))
@@ -60,7 +61,7 @@ class Run:
             progress.update(task, description=part.name)
             try:
                 part.measure(lambda: progress.advance(task))
-            except WrongCount as error:
+            except (WrongCount, NotThere) as error:
                 self.results.wrong.append(str(error))
         self.results.took_s = time.monotonic() - began_s
 
@@ -162,7 +163,7 @@ def bench(options: argparse.Namespace, systems: Mapping[str, System] = CATALOGUE
         drawn = []
     (out / "RESULTS.md").write_text(report.written(run.results, drawn))
     for each in run.results.wrong:
-        console.print(f"wrong count, left out: {each}", style="red")
+        console.print(f"went wrong, left out: {each}", style="red")
     for each, how in run.results.missing.items():
         console.print(f"not installed, left out: {each} ({how})")
     console.print(f"written: {out / 'RESULTS.md'}")

@@ -59,7 +59,7 @@ def _left_out(results: Results) -> Iterator[str]:
         yield from (f"- {name}: {how}" for name, how in results.missing.items())
         yield ""
     if results.wrong:
-        yield from ("**Counted wrong, and left out:**", "")
+        yield from ("**Went wrong, and was left out:**", "")
         yield from (f"- {what}" for what in results.wrong)
         yield ""
 

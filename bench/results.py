@@ -31,7 +31,7 @@ _PROGRAMS = {
 
 @dataclass
 class Results:
-    """What was measured, what is missing with how to get it, and what counted wrong."""
+    """What was measured, what is missing with how to get it, and what went wrong."""
 
     seconds: float
     rounds: int

@@ -60,6 +60,10 @@ async def noop_stripe(event: Event[StripeEvent]) -> None:
 _HANDLERS = {"github": "noop", "stripe": "noop_stripe"}
 
 
+class NotThere(SystemExit):
+    """A server or the load did not start. A program may end with it."""
+
+
 class System(NamedTuple):
     """One server under load; of fasthook the next port is that of its metrics."""
 
@@ -182,22 +186,22 @@ def ended(systems: Mapping[str, System]) -> Iterator[None]:
 
 
 def wait_until_open(port: int, seconds: float = 20) -> None:
-    """Return when something takes connections there."""
+    """Return when something takes connections there. Raises `NotThere`."""
     for _ in range(int(seconds * 10)):
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return
         time.sleep(0.1)
-    raise SystemExit(f"nothing listens on port {port}")
+    raise NotThere(f"nothing listens on port {port}")
 
 
 def load(url: str, script: Path, seconds: float, connections: int = 64) -> Load:
-    """What `wrk` makes of it, on a core of its own. Raises SystemExit where it does not run."""
+    """What `wrk` makes of it, on a core of its own. Raises `NotThere` where it does not run."""
     command = ["taskset", "-c", str(LOAD_CORE), "wrk", "-t1", f"-c{connections}"]
     command += [f"-d{max(1, round(seconds))}s", "--timeout", "10s", "-s", str(script), url]
     run = subprocess.run(command, check=False, capture_output=True, text=True)
     _, mark, result = run.stdout.partition(RESULT)
     if not mark:
-        raise SystemExit(f"wrk failed:\n{run.stdout}{run.stderr}")
+        raise NotThere(f"wrk failed:\n{run.stdout}{run.stderr}")
     return Load(**json.loads(result))
 
 

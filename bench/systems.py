@@ -1,6 +1,7 @@
 """What a system is that can be measured, and one that runs."""
 
 import contextlib
+import random
 import re
 import shutil
 import socket
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.servers import cpu_s, rss_bytes, wait_until_open
+from bench.servers import NotThere, cpu_s, rss_bytes
 from bench.workload import Work
 
 
@@ -90,19 +91,36 @@ class System(NamedTuple):
 def free_port() -> int:
     """A port that is free, as the next one is."""
     while True:
-        with socket.create_server(("127.0.0.1", 0)) as one:
-            port: int = one.getsockname()[1]
-            with contextlib.suppress(OSError, OverflowError):
-                socket.create_server(("127.0.0.1", port + 1)).close()
-                return port
+        # Below those that Linux gives to clients: one of them may take it before the server does.
+        port = random.randrange(20_000, 32_000)
+        with (
+            contextlib.suppress(OSError),
+            socket.create_server(("127.0.0.1", port)),
+            socket.create_server(("127.0.0.1", port + 1)),
+        ):
+            return port
+
+
+def _is_open(server: Server) -> bool:
+    if any(each.poll() is not None for each in server.processes):
+        raise NotThere("it has ended")
+    with contextlib.suppress(OSError):
+        socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), 1).close()
+        return True
+    return False
+
+
+def _last_words(home: Path) -> str:
+    lines = [line for path in home.glob("*log") for line in path.read_text().splitlines()[-3:]]
+    return " / ".join(lines) or "nothing"
 
 
 def wait_for(is_there: Callable[[], bool], what: str, seconds: float = 20) -> None:
-    """Return when it is. Raises SystemExit if it is not in time."""
+    """Return when it is. Raises `NotThere` if it is not in time."""
     ends = time.monotonic() + seconds
     while not is_there():
         if time.monotonic() > ends:
-            raise SystemExit(f"not there after {seconds:g} s: {what}")
+            raise NotThere(f"not there after {seconds:g} s: {what}")
         time.sleep(0.02)
 
 
@@ -116,7 +134,10 @@ def running(
     home.mkdir()
     server = system.start(Place(home, free_port(), work, request_bytes, connections))
     try:
-        wait_until_open(int(server.url.rpartition(":")[2]))
+        try:
+            wait_for(lambda: _is_open(server), "its port")
+        except NotThere as error:
+            raise NotThere(f"{system.name}: {error}; it said: {_last_words(home)}") from None
         yield server
     finally:
         server.stop()

@@ -12,13 +12,19 @@ import pytest
 
 from bench.catalogue import CATALOGUE
 from bench.pairs import WrongCount, check
-from bench.servers import Load
-from bench.systems import Counts
+from bench.servers import Load, NotThere, start
+from bench.systems import Counts, Place, Server, running
+from bench.workload import PUSH
 
 ROOT = Path(__file__).parents[1]
 LOAD = Load(answered=1005, refused=5, forged=5, failed=0, us=1_000_000, latency_us={})
 
 needs_wrk = pytest.mark.skipif(not shutil.which("wrk"), reason="wrk is not installed")
+
+
+def starts_badly(place: Place) -> Server:
+    process = start(["-m", "bench.nowhere"], place.folder, place.folder / "log")
+    return Server(f"http://127.0.0.1:{place.port}", [process], lambda url: Counts(0, 0))
 
 
 def run(code: str) -> subprocess.CompletedProcess[str]:
@@ -105,3 +111,10 @@ def test_what_is_not_installed_is_named_with_how_to_get_it():
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.stdout == "apt-get install webhook\n"
+
+
+def test_who_does_not_start_is_named_with_what_it_said(tmp_path):
+    silent = CATALOGUE["prototype"]._replace(start=starts_badly)
+    said = r"prototype: it has ended; .* No module named"
+    with pytest.raises(NotThere, match=said), running(silent, tmp_path, PUSH, 0):
+        pass
