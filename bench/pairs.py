@@ -25,6 +25,7 @@ LONG_S = 9
 #: For what runs beside the answers: the index, and answers that nobody waits for any more.
 SETTLE_S = 0.3
 HANDLED_S = 60
+STORED_S = 10
 
 
 #: Called after each measurement.
@@ -121,11 +122,23 @@ class Bench(NamedTuple):
             took_s = max(took_s, time.monotonic() - began_s - overhead_s)
         time.sleep(SETTLE_S)
         used_s = self.server.cpu_s() - cpu_s
-        after = self.server.counts()
+        after = self._stored(before)
         check(self.system, before, after, result)
         events = result.accepted if self.system.verifies else result.answered
         all_events = after.accepted - before.accepted + after.refused - before.refused
         return Sample(events / took_s, used_s / all_events * 1e6, result.latency_us, events)
+
+    def _stored(self, before: Counts) -> Counts:
+        """Its counts, once the last sync is over; a disk may take its time."""
+        ends = time.monotonic() + STORED_S
+        after = self.server.counts()
+        while after.stored is not None and before.stored is not None:
+            accepted = after.accepted - before.accepted
+            if after.stored - before.stored >= accepted or time.monotonic() > ends:
+                break
+            time.sleep(0.1)
+            after = self.server.counts()
+        return after
 
     def _wait_until_handled(self, before: Counts, result: Load) -> int:
         """How often it was asked."""
