@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from fasthook import config as configuration
-from fasthook.conditions import BadExpression, compiled
+from fasthook.conditions import NOT_THERE, BadExpression, compiled
 from fasthook.errors import ConfigError
 from fasthook.model import Delivery, Event, field_values, joined
 from fasthook.plan import spool_of
@@ -145,7 +145,7 @@ def _condition(where: str, headers: Callable[[], Headers]) -> Callable[[Found, K
     def is_true(found: Found, kept: Kept) -> bool:
         try:
             result = program.execute(facts_of(found, kept, headers, names))
-        except (KeyError, TypeError, RuntimeError, ValueError, OverflowError, RecursionError):
+        except (*NOT_THERE, OverflowError, RecursionError):
             return False  # what is asked about is not there, or of another type
         if not isinstance(result, bool):
             raise ConfigError(f"expect: where: it is {result!r}; expected true or false")
