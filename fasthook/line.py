@@ -98,7 +98,6 @@ class Line:
                 ordered=ordered,
             )
             self._pausing = Pausing(self.spool.path, self.pool, self._recall)
-            self._recall.on_look = self._pausing.look
             self.pool.holding.on_held = self._held
 
     def _open_spool(self, config: Config, place: Place) -> Spool:
@@ -361,7 +360,7 @@ class Line:
         if self.spool is not None:
             now_ns, name = time.time_ns(), name_of(by)
             self.spool.settle(Settled(position, handler, "superseded", 0, now_ns, leaves, 0, name))
-            if self._logs_requests:
+            if self._logs_attempts:
                 fields = {"handler": handler, "name": name_of(position), "by": name}
                 self._log.write(20, "superseded", fields)
 
@@ -381,7 +380,7 @@ class Line:
             self._log.write(20, "done", fields)
             return
         if outcome.kind == "superseded":
-            if self._logs_requests:
+            if self._logs_attempts:
                 self._log.write(20, "superseded", {**fields, "by": outcome.error})
             return
         fields |= {"error": outcome.error, "traceback": outcome.traceback}

@@ -18,12 +18,13 @@ class Pausing:
     """Looks at what is paused, and has it done."""
 
     def __init__(self, path: Path, pool: Pool, recall: Recall) -> None:
-        """`path`: the spool's directory."""
+        """`path`: the spool's directory. It looks whenever `recall` does."""
         self._path = path
         self._pool = pool
         self._recall = recall
         self._stamp = -1
         self._known: Pauses = NOTHING
+        recall.on_look = self.look
 
     def look(self) -> None:
         """See whether something changed: often, and before anything runs."""
