@@ -183,6 +183,7 @@ class _Session:
                     progress.update(task, completed=now_s, now=rate)
 
                 loaded = self._sent(requests, dues, part_s, show)
+                self._running.check()
                 progress.remove_task(task)
                 self.loads.append(loaded)
                 self._guess = len(loaded.answered) / loaded.took_s

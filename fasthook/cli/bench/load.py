@@ -6,7 +6,6 @@ because less was sent to it meanwhile (coordinated omission).
 """
 
 import asyncio
-import contextlib
 import math
 import time
 from collections import deque
@@ -201,8 +200,11 @@ class Load:
 
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
-        with contextlib.suppress(OSError):  # whoever waits for it goes on waiting, to his end
+        try:
             await loop.create_connection(lambda: _Connection(self), "127.0.0.1", self._port)
+        except OSError:  # whoever waits for it goes on waiting, to his end
+            if len(self._opening) == 1 and not (self._busy or self._free):
+                self._is_over = True  # nobody is there any more
 
     # --- what connections say ---------------------------------------------------------------------
 

@@ -254,6 +254,13 @@ class Running:
             self._process.kill()
             self._process.wait()
 
+    def check(self) -> None:
+        """Raise `ConfigError` where it, or its only worker, has died."""
+        try:
+            self._client.request("GET", f"{self._admin}/healthz")
+        except urllib3.exceptions.HTTPError:
+            raise ConfigError(f"its own service has died: {self.last_words()}") from None
+
     def last_words(self) -> str:
         """The end of its log."""
         lines = self._log.read_text("utf-8", "replace").splitlines()
