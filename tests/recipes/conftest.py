@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -25,6 +26,12 @@ def new_api():
         yield lambda value=None: stack.enter_context(contextlib.closing(Api(value)))
 
 
+def _memory() -> str | None:
+    """A file system in memory, if there is one with room: containers may have 64 MB."""
+    is_there = os.access("/dev/shm", os.W_OK)
+    return "/dev/shm" if is_there and shutil.disk_usage("/dev/shm").free > 2**30 else None
+
+
 @pytest.fixture
 def new_project():
     """Projects made of recipes, in folders of their own.
@@ -32,8 +39,7 @@ def new_project():
     In memory: processes are killed here, not machines, so that no sync has to be waited for.
     """
     with contextlib.ExitStack() as stack:
-        memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=memory)))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=_memory())))
 
         def new(recipe, name="shop", **environment):
             project = Project(recipe, folder / name, **environment)
