@@ -49,6 +49,7 @@ class Tour:
             **{k: v for k, v in os.environ.items() if not k.startswith(("FASTHOOK", "PYTEST"))},
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "PYTHONUNBUFFERED": "1",
+            "PYTEST_ADDOPTS": "-W error",
         }
         if not is_real:
             site = installed(self.folder)
