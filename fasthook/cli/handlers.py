@@ -9,12 +9,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from fasthook import config, control
 from fasthook.admin import merged
 from fasthook.cli.options import config_option, json_option
-from fasthook.cli.reading import echo_json, iso, moment
+from fasthook.cli.reading import echo_json, moment
 from fasthook.cli.tables import new_table, show
 from fasthook.config import ALERTS, Config
 from fasthook.errors import ConfigError
 from fasthook.plan import spool_of
 from fasthook.spool import pauses
+from fasthook.stored import iso
 
 _BREAKERS: Final = {0: "closed", 1: "tries one", 2: "open"}
 #: What is shown of the metrics, by the name of the column.
