@@ -3,10 +3,8 @@
 Plain values. This module knows no stage, no disk, no network and no clock.
 """
 
-import hashlib
 import inspect
 import math
-import os
 import re
 import typing
 from collections.abc import Callable, Mapping
@@ -97,16 +95,10 @@ class Delivery(msgspec.Struct, gc=False):
 
 
 def key_of(delivery: Delivery) -> bytes:
-    """By what a delivery is known when it comes again.
-
-    Without a spool that is its id and body together; where nothing is signed, nothing makes two
-    the same but being one.
-    """
+    """By what a delivery is known when it comes again, also where no spool knows it."""
     if not delivery.key:
-        text = f"{delivery.endpoint!r} {delivery.event_id!r} ".encode("utf-8", "replace")
-        is_signed = delivery.provider != "none"
-        signed = hashlib.sha256(delivery.body).digest() if is_signed else os.urandom(16)
-        delivery.key = hashlib.blake2b(text + signed, digest_size=16).digest()
+        is_signed, id_ = delivery.provider != "none", delivery.event_id
+        delivery.key = inbox.new_key(delivery.endpoint, id_, delivery.body, is_signed=is_signed)
     return delivery.key
 
 
@@ -194,22 +186,15 @@ class Event(msgspec.Struct, Generic[T], gc=False, eq=False):
         keep_days: float = inbox.KEEP_DAYS,
     ) -> inbox.Once:
         """One transaction of your database for what this handler writes there, and for the row
-        that says that it is done: `async with event.once(connection):`, or `with` for a
-        connection that is not asynchronous.
+        that says that it is done: `async with event.once(connection):`, or `with`.
 
-        The block begins a transaction, inserts the row into `table` (made where it is missing),
-        and commits at its end; an exception rolls back. If the handler has done the event before,
-        `AlreadyDone` is raised before the block, which ends the attempt as done. `step` tells
-        several blocks of one handler apart. Rows go once they are older than `keep_days`.
-        SQLite: sqlite3, apsw, aiosqlite. PostgreSQL: psycopg, asyncpg, psycopg2, pg8000. Raises
-        `InboxError` for others, and where a transaction is open already.
+        If the handler has done the event before, `AlreadyDone` is raised before the block, which
+        ends the attempt as done. `step` tells several blocks of one handler apart; `table` is made
+        where it is missing; rows go after `keep_days`. Raises `InboxError`: see `inbox.drivers`.
         """
         if self._finished is None:
             self._finished = set()
-        key = key_of(self._delivery).hex()
-        # PostgreSQL's text has no NUL.
-        event_id = self.id.encode("utf-8", "replace").decode().replace("\0", "")
-        row = inbox.Row(self._handler, step, self.endpoint, key, event_id)
+        row = inbox.row_of(self._handler, step, self.endpoint, key_of(self._delivery), self.id)
         return inbox.Once(connection, row, self._finished, table, keep_days)
 
     def __repr__(self) -> str:

@@ -16,6 +16,8 @@ until the first has committed or rolled back, or fails and is tried again.
 `drivers` knows the connections; nothing is imported that a handler has not imported already.
 """
 
+import hashlib
+import os
 import re
 from collections.abc import Awaitable, Generator
 from types import TracebackType
@@ -25,7 +27,7 @@ from fasthook.errors import AlreadyDone, InboxError
 from fasthook.inbox.drivers import Driver, driver_of
 from fasthook.inbox.statements import Row
 
-__all__ = ["KEEP_DAYS", "TABLE", "Once", "Row"]
+__all__ = ["KEEP_DAYS", "TABLE", "Once", "Row", "new_key", "row_of"]
 
 TABLE: Final = "fasthook_inbox"
 #: Longer than any sender sends an event again; the spool knows it for `retention`.
@@ -37,6 +39,22 @@ _TRIES: Final = 3
 T = TypeVar("T")
 #: What a step of it gives is a value, or for asynchronous connections the wait for one.
 Steps = Generator[Any, Any, T]
+
+
+def new_key(endpoint: str, event_id: str, body: bytes, *, is_signed: bool) -> bytes:
+    """A key for an event that no spool has: its id and body together.
+
+    Where nothing is signed, nothing makes two the same but being one.
+    """
+    text = f"{endpoint!r} {event_id!r} ".encode("utf-8", "replace")
+    signed = hashlib.sha256(body).digest() if is_signed else os.urandom(16)
+    return hashlib.blake2b(text + signed, digest_size=16).digest()
+
+
+def row_of(handler: str, step: str, endpoint: str, key: bytes, event_id: str) -> Row:
+    """The row of an event; PostgreSQL's text has no NUL."""
+    shown = event_id.encode("utf-8", "replace").decode().replace("\0", "")
+    return Row(handler, step, endpoint, key.hex(), shown)
 
 
 class Once:
