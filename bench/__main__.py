@@ -10,6 +10,7 @@ left out, and named.
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -205,6 +206,7 @@ def main() -> int:
     if not program("wrk"):
         print("wrk is not installed, which makes the load: apt-get install wrk", file=sys.stderr)
         return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the servers end with this
     return bench(options)
 
 

@@ -61,11 +61,13 @@ def _asked_of_log(path: Path) -> Callable[[str], Counts]:
 # --- fasthook, and the limits ---------------------------------------------------------------------
 
 
-def _fasthook(durability: str, *, hold: bool = False, log: str = "") -> Callable[[Place], Server]:
+def _fasthook(
+    durability: str, *, hold: bool = False, log: str = "", attempts: bool = False
+) -> Callable[[Place], Server]:
     def starts(place: Place, listen: str = "") -> Server:
         make_handler(place.folder)
         others = contextlib.ExitStack()
-        lines: dict[str, object] = {"requests": bool(log)}
+        lines: dict[str, object] = {"requests": bool(log), "attempts": attempts}
         if log:
             lines["format"] = log
         if log == "journal":
@@ -250,10 +252,18 @@ _ALL = (
     ),
     System("fasthook none", "handled, nothing stored", _fasthook("none"), handles=True),
     System(
-        "fasthook none, log", "a line each, as text", _fasthook("none", log="text"), handles=True
+        *("fasthook none, log", "a line for each request, as text", _fasthook("none", log="text")),
+        handles=True,
     ),
     System(
-        "fasthook none, journald", "a line each", _fasthook("none", log="journal"), handles=True
+        "fasthook none, all log",
+        "another for each event handled",
+        _fasthook("none", log="text", attempts=True),
+        handles=True,
+    ),
+    System(
+        *("fasthook none, journald", "a line each", _fasthook("none", log="journal")),
+        handles=True,
     ),
     System("fasthook os", "stored without a sync, handled", _fasthook("os"), handles=True),
     System("fasthook hold", "synced, not handled", _fasthook("fsync", hold=True)),

@@ -76,6 +76,7 @@ PAIRS = (
     Pair("fasthook none", "FastAPI", 4),
     Pair("fasthook none", "uvicorn ASGI", 1.5),
     Pair("fasthook none, log", "fasthook none", 0.85),
+    Pair("fasthook none, all log", "fasthook none"),
     Pair("fasthook none, journald", "fasthook none"),
     Pair("fasthook os", "fasthook none"),
     Pair("fasthook hold", "prototype + journal", 0.8),
@@ -131,13 +132,13 @@ class Bench(NamedTuple):
     def _settled(self) -> Counts:
         """Its counts, once they change no more: what it still has of the load is done."""
         ends = time.monotonic() + LATE_S
-        counts = self.server.counts()
-        while True:
+        counts, same = self.server.counts(), 0
+        while same < 3 and time.monotonic() < ends:
             time.sleep(0.1)
             before, counts = counts, self.server.counts()
-            late = {counts.stored, counts.handled} - {None, counts.accepted}
-            if (counts == before and not late) or time.monotonic() > ends:
-                return counts
+            is_late = bool({counts.stored, counts.handled} - {None, counts.accepted})
+            same = same + 1 if counts == before and not is_late else 0
+        return counts
 
     def _wait_until_handled(self, before: Counts, result: Load) -> int:
         """How often it was asked."""
@@ -155,7 +156,8 @@ class Bench(NamedTuple):
 def check(system: System, before: Counts, after: Counts, result: Load) -> None:
     """Raise `WrongCount` unless server and load agree.
 
-    What was on its way when the load ended, one request a connection, only the server has seen.
+    What was on its way when a load ended, one request a connection, only the server has seen: this
+    load, or the one before, of which a slow server may have had some left.
     """
     accepted = after.accepted - before.accepted
     refused = after.refused - before.refused
@@ -163,10 +165,10 @@ def check(system: System, before: Counts, after: Counts, result: Load) -> None:
         f"{result.failed} requests failed": result.failed == 0,
         f"{after.failed - before.failed} were shed": after.failed == before.failed,
         f"server accepted {accepted}, load had {result.accepted}": (
-            0 <= accepted - result.accepted <= CONNECTIONS
+            0 <= accepted - result.accepted <= 2 * CONNECTIONS
         ),
         f"server refused {refused}, load had {result.refused}": (
-            0 <= refused - result.refused <= CONNECTIONS
+            0 <= refused - result.refused <= 2 * CONNECTIONS
         ),
     }
     if system.verifies:

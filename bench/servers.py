@@ -143,7 +143,7 @@ def fasthook(
     work: Work = PUSH,
     max_connections: int = 1024,
 ) -> System:
-    """fasthook, with a spool in a folder of its own. `log`: of `[log]`; without it, no requests."""
+    """fasthook, with a spool in a folder of its own. `log`: of `[log]`; without it, no lines."""
     config = folder / f"{name}.toml"
     settings = {"requests": False, "attempts": False} if log is None else log
     head = CONFIG.format(
