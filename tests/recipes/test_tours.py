@@ -18,6 +18,10 @@ from tests.recipes.projects import free_ports, installed
 WAIT_S = 60
 
 
+#: Of the environment, where `make test` runs these tests: a newcomer has none of it.
+_NOT_A_USERS = ("FASTHOOK", "PYTEST", "MAKE", "MFLAGS")
+
+
 class Tour:
     """A recipe's folder, and its README's blocks of commands."""
 
@@ -46,7 +50,7 @@ class Tour:
         Nothing is downloaded. Else the project is as good as installed, which is quick.
         """
         environment = {
-            **{k: v for k, v in os.environ.items() if not k.startswith(("FASTHOOK", "PYTEST"))},
+            **{k: v for k, v in os.environ.items() if not k.startswith(_NOT_A_USERS)},
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "PYTHONUNBUFFERED": "1",
             "PYTEST_ADDOPTS": "-W error",
