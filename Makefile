@@ -23,16 +23,17 @@ run: venv
 	$(BIN)/python -m fasthook.cli.demo
 
 # Commands are tried on services of their own, and mostly wait for them: many at a time. Those of
-# single rooms, and of whole services, disturb nobody; what measures and torments comes alone.
+# single rooms, and of whole services, disturb nobody, and neither does a systemd that boots;
+# what measures and torments comes alone.
 WAITING_TESTS = tests/cli tests/recipes tests/test_control.py tests/test_expecting.py
-PURE_TESTS = $(addprefix tests/,alerts dispatch handlers inbox intake logs redacting remote shapes spool wire)
+PURE_TESTS = $(addprefix tests/,alerts dispatch handlers inbox intake logs redacting remote shapes spool systemd wire)
 SYSTEM_TESTS = tests/system
 OTHERS = $(addprefix --ignore=,$(WAITING_TESTS) $(PURE_TESTS) $(SYSTEM_TESTS))
 
 test: system venv lint
 	$(BIN)/python -m pytest -n 6 $(WAITING_TESTS)
-	$(BIN)/python -m pytest -n 2 $(PURE_TESTS)
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(SYSTEM_TESTS)
+	$(BIN)/python -m pytest -n 3 --dist loadgroup $(PURE_TESTS)
+	$(BIN)/python -m pytest -n 4 --dist loadfile $(SYSTEM_TESTS)
 	$(BIN)/python -m pytest $(OTHERS)
 	FASTHOOK_TEST=compiled $(BIN)/python -m pytest -n 2 tests/wire tests/intake tests/dispatch tests/spool
 

@@ -88,15 +88,8 @@ class Line:
         self._pausing: Pausing | None = None
         self._is_held = False
         if self.spool is not None:
-            ordered = _ordered(plan)
-            self._recall = Recall(
-                self.spool,
-                self.receiver,
-                self.backlog,
-                self.pool,
-                hold=settings.hold,
-                ordered=ordered,
-            )
+            parts = self.spool, self.receiver, self.backlog, self.pool
+            self._recall = Recall(*parts, hold=settings.hold, ordered=_ordered(plan))
             self._pausing = Pausing(self.spool.path, self.pool, self._recall)
             self.pool.holding.on_held = self._held
 

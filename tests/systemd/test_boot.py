@@ -13,7 +13,8 @@ import pytest
 from fasthook.logs.messages import MESSAGES
 from tests.systemd.container import boot
 
-pytestmark = pytest.mark.timeout(600)
+#: In one process, which has booted: others go on with other tests beside it.
+pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("boot")]
 Facts = dict[str, Any]
 
 
