@@ -32,7 +32,7 @@ OTHERS = $(addprefix --ignore=,$(WAITING_TESTS) $(PURE_TESTS) $(SYSTEM_TESTS))
 
 test: system venv lint
 	$(BIN)/python -m pytest -n 6 $(WAITING_TESTS)
-	$(BIN)/python -m pytest -n 3 --dist loadgroup $(PURE_TESTS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile $(PURE_TESTS)
 	$(BIN)/python -m pytest -n 4 --dist loadfile $(SYSTEM_TESTS)
 	$(BIN)/python -m pytest $(OTHERS)
 	FASTHOOK_TEST=compiled $(BIN)/python -m pytest -n 2 tests/wire tests/intake tests/dispatch tests/spool

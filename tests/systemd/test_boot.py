@@ -13,8 +13,7 @@ import pytest
 from fasthook.logs.messages import MESSAGES
 from tests.systemd.container import boot
 
-#: In one process, which has booted: others go on with other tests beside it.
-pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("boot")]
+pytestmark = pytest.mark.timeout(600)
 Facts = dict[str, Any]
 
 
