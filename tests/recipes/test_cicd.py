@@ -13,7 +13,7 @@ import pytest
 from tests.recipes.killing import Attempts
 
 TOKEN = "ghp_0123456789abcdefghijklmnopqrstuvwxyz"
-FILES = ("shop/handlers.py", "shop/build.py", "shop/git.py", "shop/status.py")
+FILES = tuple(f"shop/{name}.py" for name in ("handlers", "build", "git", "commands", "status"))
 WAIT_S = 20
 
 

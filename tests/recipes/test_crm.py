@@ -92,7 +92,7 @@ def test_a_service_that_is_killed_in_the_midst_of_a_mail_does_not_send_it_again(
     assert project.python("-m", "shop.mails") == "all were sent\n"
 
 
-FILES = ("shop/handlers.py", "shop/mails.py", "shop/slack.py")
+FILES = ("shop/handlers.py", "shop/customers.py", "shop/mails.py", "shop/slack.py")
 
 
 def kill_between_steps(project, mailbox, slack):
