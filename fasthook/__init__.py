@@ -26,7 +26,7 @@ The line from bytes to handler, and who knows what:
     fetch_plan  which endpoints have keys that are fetched, and from where
     doubts      what works, but is worth a warning
     config      the file; logs: the lines; values: numbers with units, secrets
-    model       what travels; errors: what can go wrong
+    handling    what a handler is; model: what travels; errors: what can go wrong
     inbox       event.once: an event's identity in one transaction with what its handler writes
     cli/        the commands
     testing     for the tests of handlers: signed events, handlers run by themselves
@@ -37,7 +37,8 @@ Imports go down only, and the stages never import each other: tests/test_layers.
 from typing import TYPE_CHECKING, Any
 
 from fasthook.errors import AlreadyDone, Discard, InboxError, Retry
-from fasthook.model import Breaker, Event, Handler, HandlerFactory, handler
+from fasthook.handling import Breaker, Handler, HandlerFactory, handler
+from fasthook.model import Event
 
 __version__ = "0.1.0"
 __all__ = [

@@ -9,7 +9,7 @@ from fasthook.config import convert
 from fasthook.dispatch import registry
 from fasthook.dispatch.routes import Registered
 from fasthook.errors import ConfigError
-from fasthook.model import Breaker, Handler, HandlerFactory, check_options
+from fasthook.handling import Breaker, Handler, HandlerFactory, check_options
 from fasthook.values import Duration, Rate
 
 

@@ -19,11 +19,12 @@ from fasthook.dispatch.backlog import Backlog
 from fasthook.dispatch.lane import NO_MARKS, Marks
 from fasthook.dispatch.pool import Pool
 from fasthook.errors import ConfigError, FasthookError, KeyNeeded, KeyUnavailable, Rejection
+from fasthook.handling import Handler
 from fasthook.intake.limiter import ClientBuckets
 from fasthook.intake.network import Clients
 from fasthook.intake.receiver import Receiver
 from fasthook.logs import Log
-from fasthook.model import Delivery, Handler, Outcome, Request
+from fasthook.model import Delivery, Outcome, Request
 from fasthook.pausing import Pausing
 from fasthook.plan import Plan, spool_of
 from fasthook.recall import Recall

@@ -21,6 +21,7 @@ from fasthook.doubts import doubts_of
 from fasthook.errors import ConfigError
 from fasthook.fetch_plan import FetchPlan, client_of, source_of
 from fasthook.handler_options import registered
+from fasthook.handling import Handler
 from fasthook.intake import catalogue
 from fasthook.intake.catalogue import Provider
 from fasthook.intake.handshakes import Greeting, Unpaired
@@ -33,7 +34,7 @@ from fasthook.intake.receiver import Endpoint
 from fasthook.intake.schemes import Scheme
 from fasthook.intake.signatures import Observer, Unsigned, Verifier, verifier_of
 from fasthook.intake.templates import Template
-from fasthook.model import Handler, Reply
+from fasthook.model import Reply
 from fasthook.routing import compiled, conditions_of, own_when, routing
 from fasthook.spool import pauses, secrets
 from fasthook.spool.secrets import Kept

@@ -8,8 +8,8 @@ from fasthook.config import Config, Endpoint
 from fasthook.dispatch.flow import needs_flow
 from fasthook.dispatch.routes import Wanted
 from fasthook.errors import ConfigError
+from fasthook.handling import Handler
 from fasthook.intake.filters import Filter
-from fasthook.model import Handler
 
 
 class Routing(NamedTuple):

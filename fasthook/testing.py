@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import pytest
 
 from fasthook.errors import AlreadyDone, ConfigError
-from fasthook.model import Delivery, Event, Handler, Undecodable
+from fasthook.handling import Handler
+from fasthook.model import Delivery, Event, Undecodable
 
 if TYPE_CHECKING:
     from fasthook.recordings import Recording

@@ -18,7 +18,8 @@ import msgspec
 
 from fasthook.dispatch import registry
 from fasthook.errors import AlreadyDone, Discard, Retry
-from fasthook.model import Delivery, Event, Handler, HandlerFactory, Undecoded
+from fasthook.handling import Handler, HandlerFactory
+from fasthook.model import Delivery, Event, Undecoded
 from fasthook.values import decode as decode_value
 
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)

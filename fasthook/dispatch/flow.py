@@ -9,7 +9,8 @@ from typing import Any, Final, Protocol
 
 from fasthook.dispatch.coalescing import Coalescer
 from fasthook.dispatch.lane import Lane
-from fasthook.model import Event, Handler, Outcome
+from fasthook.handling import Handler
+from fasthook.model import Event, Outcome
 
 #: No event is put off for longer: what is on disk is kept as long as it waits.
 MAX_DELAY_S: Final = 366 * 86400

@@ -19,8 +19,9 @@ from fasthook.dispatch.counts import FIRST_BUCKET_S, Counts
 from fasthook.dispatch.order import Order
 from fasthook.dispatch.runners import HandlerRaised, Runner, TimedOut
 from fasthook.errors import AlreadyDone, Discard, FasthookError, Retry
+from fasthook.handling import Handler
 from fasthook.logs import log
-from fasthook.model import Event, Handler, Outcome, OutcomeKind, Undecodable
+from fasthook.model import Event, Outcome, OutcomeKind, Undecodable
 
 #: A worker that never waits lets others have the loop after this long.
 _TURN_S = 0.002

@@ -6,7 +6,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Final
 
 from fasthook.errors import ConfigError
-from fasthook.model import Handler, HandlerFactory
+from fasthook.handling import Handler, HandlerFactory
 
 GROUP: Final = "fasthook.handlers"
 

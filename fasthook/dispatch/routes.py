@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from fasthook.dispatch.lane import NO_MARKS, Lane, Marks
-from fasthook.model import Delivery, Event, Handler
+from fasthook.handling import Handler
+from fasthook.model import Delivery, Event
 
 
 class Registered(NamedTuple):

@@ -17,8 +17,9 @@ import msgspec
 
 from fasthook.errors import ConfigError, Discard
 from fasthook.handlers.values import Text, argument
+from fasthook.handling import Handler, HandlerFactory, handler
 from fasthook.logs import log
-from fasthook.model import Event, Handler, HandlerFactory, handler
+from fasthook.model import Event
 
 _INHERITED: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")
 #: Of the output of one run; the rest is read and thrown away.

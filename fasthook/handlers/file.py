@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from fasthook.model import Event, Handler, HandlerFactory, handler
+from fasthook.handling import Handler, HandlerFactory, handler
+from fasthook.model import Event
 from fasthook.values import Size
 
 

@@ -12,8 +12,9 @@ import msgspec
 import urllib3
 
 from fasthook.errors import ConfigError, Discard, Retry
+from fasthook.handling import Handler, HandlerFactory, handler
 from fasthook.logs import escape
-from fasthook.model import Event, Handler, HandlerFactory, handler
+from fasthook.model import Event
 from fasthook.values import Duration, Secret
 
 #: RFC 9110 §7.6.1, and what belongs to the connection we received on.

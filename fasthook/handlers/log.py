@@ -3,7 +3,8 @@
 from typing import Any
 
 from fasthook import logs
-from fasthook.model import Event, handler
+from fasthook.handling import handler
+from fasthook.model import Event
 
 #: Of the body, what a line shows.
 _SHOWN_BYTES = 200

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from fasthook.model import Event, handler
+from fasthook.handling import handler
+from fasthook.model import Event
 
 
 @handler

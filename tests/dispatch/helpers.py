@@ -11,7 +11,8 @@ import uvloop
 
 from fasthook.dispatch.backlog import Backlog
 from fasthook.dispatch.pool import NewMarks, Pool, Registered, Resumed, Wanted, no_marks
-from fasthook.model import Delivery, Event, Handler, Outcome, Undecoded
+from fasthook.handling import Handler
+from fasthook.model import Delivery, Event, Outcome, Undecoded
 
 #: No test waits longer than this for a fact.
 DEADLINE_S = 5.0

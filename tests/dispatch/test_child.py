@@ -12,7 +12,7 @@ from fasthook import AlreadyDone, handler
 from fasthook.dispatch import registry
 from fasthook.dispatch.child import Call, Result, load
 from fasthook.dispatch.child import run as run_call
-from fasthook.model import Handler, HandlerFactory
+from fasthook.handling import Handler, HandlerFactory
 from tests.dispatch.helpers import (
     Harness,
     delivery,

@@ -10,7 +10,7 @@ from fasthook import handlers
 from fasthook.dispatch import registry
 from fasthook.errors import ConfigError
 from fasthook.handlers import log
-from fasthook.model import HandlerFactory
+from fasthook.handling import HandlerFactory
 
 
 def install(monkeypatch, *points: tuple[str, str, str]) -> None:

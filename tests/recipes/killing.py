@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from fasthook.dispatch import registry
-from fasthook.model import Handler
+from fasthook.handling import Handler
 from fasthook.testing import make_event, run_handler
 
 
