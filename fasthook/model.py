@@ -19,6 +19,14 @@ T = TypeVar("T")
 NEVER_NS: Final = 2**63 - 1
 
 
+def iso(at_ns: int) -> str | None:
+    """A time for programs: UTC, to the microsecond; None: never, or no time."""
+    if not 0 < at_ns < NEVER_NS:
+        return None
+    whole = datetime.fromtimestamp(at_ns // 10**9, UTC)
+    return f"{whole:%Y-%m-%dT%H:%M:%S}.{at_ns % 10**9 // 1000:06}Z"
+
+
 class Request(msgspec.Struct, gc=False):
     """One parsed HTTP request, not yet trusted."""
 
@@ -49,6 +57,11 @@ def field_values(head: bytes) -> dict[bytes, list[bytes]]:
 def joined(values: dict[bytes, list[bytes]]) -> dict[bytes, bytes]:
     """One value a field: several are joined by ", " (RFC 9110 §5.3)."""
     return {name: b", ".join(several) for name, several in values.items()}
+
+
+def texts(fields: Mapping[bytes, bytes]) -> dict[str, str]:
+    """Header fields as ISO-8859-1 text (RFC 9110 §5.5)."""
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in fields.items()}
 
 
 class Reply(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -161,10 +174,7 @@ class Event(msgspec.Struct, Generic[T], gc=False, eq=False):
     @property
     def headers(self) -> Mapping[str, str]:
         """The header fields; names in lower case, values as ISO-8859-1 text (RFC 9110 §5.5)."""
-        return {
-            name.decode("latin-1"): value.decode("latin-1")
-            for name, value in self._delivery.headers.items()
-        }
+        return texts(self._delivery.headers)
 
     @property
     def received_at(self) -> datetime:

@@ -5,7 +5,6 @@ Nothing here is a secret: fields that make a request genuine, or somebody truste
 
 import sys
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import orjson
@@ -17,9 +16,8 @@ from fasthook.intake.inflating import gunzipped
 from fasthook.intake.multiparts import multipart_fields
 from fasthook.intake.payloads import form_fields
 from fasthook.logs import escape
-from fasthook.model import field_values
+from fasthook.model import field_values, iso
 from fasthook.plan import provider_of, scheme_of
-from fasthook.spool.changes import NEVER_NS
 from fasthook.spool.queries import Found, Kept
 from fasthook.spool.records import Accepted
 
@@ -37,14 +35,6 @@ _SECRET_WORDS: Final = (
     "token",
     "x-auth",
 )
-
-
-def iso(at_ns: int) -> str | None:
-    """A time for programs: UTC, to the microsecond; None: never, or no time."""
-    if not 0 < at_ns < NEVER_NS:
-        return None
-    whole = datetime.fromtimestamp(at_ns // 10**9, UTC)
-    return f"{whole:%Y-%m-%dT%H:%M:%S}.{at_ns % 10**9 // 1000:06}Z"
 
 
 class Headers:

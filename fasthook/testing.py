@@ -22,7 +22,7 @@ import pytest
 
 from fasthook.errors import AlreadyDone, ConfigError
 from fasthook.handling import Handler
-from fasthook.model import Delivery, Event, Undecodable
+from fasthook.model import Delivery, Event, Undecodable, texts
 
 if TYPE_CHECKING:
     from fasthook.recordings import Recording
@@ -77,7 +77,7 @@ def signed_event(
     target = Target(URL, URL, known, chosen, secret.encode(), settings)
     at_s = time.time() if now_s is None else now_s
     request = build(target, type or None, body, id, None, at_s)
-    headers = {name.decode(): value.decode("latin-1") for name, value in request.headers.items()}
+    headers = texts(request.headers)
     return SignedEvent("POST", request.target.decode(), headers, request.body, secret)
 
 

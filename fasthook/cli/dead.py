@@ -19,9 +19,9 @@ from fasthook.cli.reading import (
 )
 from fasthook.cli.tables import new_table, show
 from fasthook.logs import escape
+from fasthook.model import iso
 from fasthook.spool.changes import State
 from fasthook.spool.queries import DeadLetter
-from fasthook.stored import iso
 
 _COLUMNS = ("died", "name", "endpoint", "type", "id", "handler", "attempts", "last error")
 

@@ -7,10 +7,11 @@ import click
 from fasthook.cli.reading import MOMENT, Spool, echo_json, moment, opens_spool, say
 from fasthook.cli.tables import new_table, show
 from fasthook.logs import escape
+from fasthook.model import iso
 from fasthook.shapes.drift import LEAST, Change, Drift
 from fasthook.spool.queries import Filter, Found
 from fasthook.spool.records import ACCEPTED
-from fasthook.stored import is_genuine, iso, payload_of
+from fasthook.stored import is_genuine, payload_of
 
 _COLUMNS = ("first seen", "event", "type", "change", "where", "was", "is", "after")
 

@@ -29,12 +29,13 @@ from fasthook.cli.show import kept_facts
 from fasthook.errors import BadPayload, BodyTooLarge
 from fasthook.intake.inflating import gunzipped
 from fasthook.logs import one_line
+from fasthook.model import iso
 from fasthook.recordings import FORM_TYPE, VERSION, Recording, body_values, written
 from fasthook.redacting.keys import kind_of
 from fasthook.redacting.redactor import Redactor
 from fasthook.spool.queries import Found, Kept
 from fasthook.spool.records import ERASED
-from fasthook.stored import Headers, iso
+from fasthook.stored import Headers
 
 #: Of the way that a request took, and no part of the event; they would be wrong in another body.
 _TRANSPORT: Final = frozenset(

@@ -13,9 +13,9 @@ from fasthook.cli.reading import echo_json, moment
 from fasthook.cli.tables import new_table, show
 from fasthook.config import ALERTS, Config
 from fasthook.errors import ConfigError
+from fasthook.model import iso
 from fasthook.plan import spool_of
 from fasthook.spool import pauses
-from fasthook.stored import iso
 
 _BREAKERS: Final = {0: "closed", 1: "tries one", 2: "open"}
 #: What is shown of the metrics, by the name of the column.

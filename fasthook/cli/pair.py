@@ -23,11 +23,11 @@ from fasthook.errors import ConfigError
 from fasthook.intake import catalogue
 from fasthook.intake.catalogue import Provider
 from fasthook.logs import escape
+from fasthook.model import iso
 from fasthook.pairing import MAX_PAIRING_S, State
 from fasthook.spool import secrets
 from fasthook.spool.lock import lock
 from fasthook.spool.secrets import Kept
-from fasthook.stored import iso
 from fasthook.values import Duration
 
 _LOOK_S: Final = 0.3

@@ -20,11 +20,11 @@ from fasthook.cli.tables import new_table, show
 from fasthook.config import Config
 from fasthook.errors import ConfigError
 from fasthook.logs import escape, one_line
+from fasthook.model import iso
 from fasthook.plan import spool_of
 from fasthook.spool.changes import NEVER_NS
 from fasthook.spool.names import position_named
 from fasthook.spool.queries import STATES, Filter, Found, Reader
-from fasthook.stored import iso
 from fasthook.values import Duration
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -13,9 +13,10 @@ from fasthook.cli.show import show_body
 from fasthook.cli.tables import new_table, show
 from fasthook.errors import ConfigError
 from fasthook.logs import escape
+from fasthook.model import iso
 from fasthook.spool.rejects import Reject, read
 from fasthook.spool.spool import REJECTS_NAME
-from fasthook.stored import Headers, iso
+from fasthook.stored import Headers
 
 _COLUMNS: Final = ("received", "id", "status", "endpoint", "client", "method", "path", "reason")
 _MAX_ID: Final = 2**62

@@ -22,7 +22,7 @@ from fasthook.intake.catalogue import Provider
 from fasthook.intake.schemes import BARE, Scheme
 from fasthook.intake.signing import place, sample_secret, sign
 from fasthook.intake.templates import Selector, Template, spread
-from fasthook.model import Request
+from fasthook.model import Request, texts
 from fasthook.plan import known_secrets, provider_of, scheme_of
 from fasthook.values import Secret
 from fasthook.wire.sockets import parse_tcp
@@ -263,7 +263,7 @@ def _flipped(data: bytes) -> bytes:
 
 def _post(client: urllib3.PoolManager, url: str, request: Request, is_quiet: bool) -> int:
     began = time.perf_counter()
-    headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in request.headers.items()}
+    headers = texts(request.headers)
     url = urljoin(url, request.target.decode())
     try:
         response = client.request("POST", url, body=request.body, headers=headers)

@@ -18,11 +18,12 @@ from fasthook.cli.reading import (
     say,
 )
 from fasthook.logs import escape, one_line
+from fasthook.model import iso
 from fasthook.spool.changes import EVERY_OTHER, NEVER_NS, Part, State
 from fasthook.spool.names import position_named
 from fasthook.spool.queries import Failure, Filter, Found, Kept
 from fasthook.spool.records import ERASED
-from fasthook.stored import Headers, iso
+from fasthook.stored import Headers
 
 _GONE: Final = "head and body are gone: their segment was dropped, or the record is damaged"
 _ERASED: Final = "head and body are erased"

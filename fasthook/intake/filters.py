@@ -4,11 +4,10 @@ Decided when the event comes, and once more when it comes back from disk and nob
 """
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from fasthook.conditions import Condition, Verdict
-from fasthook.model import Delivery, Undecodable, Undecoded
+from fasthook.model import Delivery, Undecodable, Undecoded, iso, texts
 
 
 class Filter(NamedTuple):
@@ -38,11 +37,8 @@ def _facts(delivery: Delivery, payload_index: int) -> dict[str, Callable[[], Any
         "id": lambda: delivery.event_id,
         "type": lambda: delivery.event_type,
         "endpoint": lambda: delivery.endpoint,
-        "headers": lambda: {
-            name.decode("latin-1"): value.decode("latin-1")
-            for name, value in delivery.headers.items()
-        },
-        "received_at": lambda: _iso(delivery.received_at_ns),
+        "headers": lambda: texts(delivery.headers),
+        "received_at": lambda: iso(delivery.received_at_ns),
     }
 
 
@@ -51,9 +47,3 @@ def _payload(delivery: Delivery, index: int) -> Any:
     if isinstance(payload, Undecodable):
         raise ValueError(payload.error)
     return payload.decode(delivery.body) if isinstance(payload, Undecoded) else payload
-
-
-def _iso(at_ns: int) -> str:
-    """As `fasthook events --json` has it."""
-    whole = datetime.fromtimestamp(at_ns // 10**9, UTC)
-    return f"{whole:%Y-%m-%dT%H:%M:%S}.{at_ns % 10**9 // 1000:06}Z"

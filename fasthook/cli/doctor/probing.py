@@ -22,7 +22,7 @@ from fasthook.cli.doctor.findings import Finding, bad, good, unseen, warning
 from fasthook.config import Config, Endpoint
 from fasthook.errors import ConfigError
 from fasthook.logs import escape
-from fasthook.model import Request
+from fasthook.model import Request, texts
 from fasthook.plan import known_secrets, provider_of, scheme_of
 from fasthook.spool.changes import State
 from fasthook.spool.queries import Filter, Found, Reader
@@ -235,7 +235,7 @@ def _exchange(connection: socket.socket, parts: SplitResult, request: Request) -
     connection.settimeout(_ANSWER_S)
     client = http.client.HTTPConnection(parts.hostname or "", parts.port or 80)
     client.sock = connection
-    headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in request.headers.items()}
+    headers = texts(request.headers)
     headers |= {"host": parts.netloc.rpartition("@")[2], "connection": "close"}
     began = time.perf_counter()
     try:
