@@ -49,6 +49,14 @@ class BadExpression(ValueError):
     """An expression that can't be used: the message says where, and what was expected."""
 
 
+class NoBoolean(BadExpression):
+    """One that comes to neither true nor false; the message never quotes what the event holds."""
+
+    def __init__(self, result: object) -> None:
+        kind = type(result).__name__
+        super().__init__(f"it comes to a value of type {kind}; expected true or false")
+
+
 class _Token(NamedTuple):
     kind: str  # text, name, number or sign
     text: str
@@ -144,8 +152,7 @@ class Condition:
         except (*NOT_THERE, OverflowError):
             return  # something is missing, of course
         if not isinstance(result, bool):
-            kind = type(result).__name__
-            raise BadExpression(f"it comes to a value of type {kind}; expected true or false")
+            raise NoBoolean(result)
 
     def __call__(self, facts: Facts) -> Verdict:
         """Whether it is true of an event; what it can't be asked about is false."""

@@ -15,8 +15,7 @@ from fasthook.logs import log
 from fasthook.shapes.drift import Change, Drift
 from fasthook.spool.journal import place_of
 from fasthook.spool.queries import Filter, Found, Reader
-from fasthook.spool.records import ACCEPTED
-from fasthook.stored import is_genuine, payload_of
+from fasthook.stored import genuine_payload
 
 #: Of each endpoint, the newest: read when it begins, which tells nothing; and at each look.
 _LEARNED: Final = 300
@@ -93,9 +92,8 @@ class Drifting:
 
     def _feed(self, reader: Reader, found: Found, *, is_quiet: bool) -> None:
         kept = reader.kept(found.position)
-        if kept is None or kept.kind != ACCEPTED or len(kept.body) > _MAX_BYTES:
-            return
-        payload = payload_of(kept) if is_genuine(kept.accepted) else None
+        is_long = kept is not None and len(kept.body) > _MAX_BYTES
+        payload = None if is_long else genuine_payload(kept)
         if payload is None:
             return
         drift = self._drifts.setdefault(found.endpoint, Drift())

@@ -9,24 +9,23 @@ index is asked whether anybody has written to it, which costs some microseconds.
 """
 
 import asyncio
-import functools
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from fasthook import config as configuration
-from fasthook.conditions import NOT_THERE, BadExpression, compiled
+from fasthook.conditions import BadExpression, NoBoolean
 from fasthook.errors import ConfigError
 from fasthook.model import Delivery, Event, field_values, joined
 from fasthook.plan import spool_of
 from fasthook.spool.changes import State
 from fasthook.spool.queries import Filter, Found, Kept, Reader, Unreadable
 from fasthook.spool.records import ERASED
-from fasthook.stored import Headers, facts_of, is_genuine, payload_of
+from fasthook.stored import Where, is_genuine, payload_of
 from fasthook.values import Duration
 
 #: Whether there is something new is asked this often; the index itself lags by up to 0.25 s.
@@ -40,8 +39,17 @@ class _Wanted(NamedTuple):
     """What is waited for."""
 
     filter: Filter
-    is_true: Callable[[Found, Kept], bool]
+    where: Where
     words: str
+
+    def is_it(self, found: Found, kept: Kept) -> bool:
+        """Whether it is this one. Raises `ConfigError`."""
+        try:
+            return is_genuine(kept.accepted) and self.where(found, kept)
+        except OverflowError:
+            return False
+        except NoBoolean as error:
+            raise ConfigError(f"expect: where: {error}") from None
 
 
 async def expect(
@@ -126,32 +134,13 @@ def _search(path: Path, endpoint: str, where: str, type_: str, since_ns: int) ->
     if settings.spool.durability == "none":
         raise ConfigError(f'expect: {path}: spool.durability is "none": nothing is kept')
     words = f"event of {endpoint}" + (f" of type {type_!r}" if type_ else "")
-    is_true = lambda found, kept: True  # noqa: E731
-    if where:
-        words += f" with {where}"
-        is_true = _condition(where, functools.cache(lambda: Headers(settings)))
-    wanted = _Wanted(Filter(endpoint=endpoint, event_type=type_, since_ns=since_ns), is_true, words)
-    return _Search(spool_of(settings), wanted)
-
-
-def _condition(where: str, headers: Callable[[], Headers]) -> Callable[[Found, Kept], bool]:
+    words += f" with {where}" if where else ""
     try:
-        program = compiled(where)
+        is_true = Where(where or "true", settings)
     except BadExpression as error:
         raise ConfigError(f"expect: where: {error}") from None
-
-    names = program.variables()
-
-    def is_true(found: Found, kept: Kept) -> bool:
-        try:
-            result = program.execute(facts_of(found, kept, headers, names))
-        except (*NOT_THERE, OverflowError, RecursionError):
-            return False  # what is asked about is not there, or of another type
-        if not isinstance(result, bool):
-            raise ConfigError(f"expect: where: it is {result!r}; expected true or false")
-        return result
-
-    return is_true
+    wanted = Filter(endpoint=endpoint, event_type=type_, since_ns=since_ns)
+    return _Search(spool_of(settings), _Wanted(wanted, is_true, words))
 
 
 class _Search:
@@ -226,11 +215,9 @@ class _Search:
     def _event(self, found: Found) -> Event[Any] | None:
         """The event, if it is the one."""
         kept = None if found.state in _NO_BODY else self._reader.kept(found.position)
-        if kept is None or kept.kind == ERASED:
+        if kept is None or kept.kind == ERASED or not self.wanted.is_it(found, kept):
             return None
         accepted = kept.accepted
-        if not is_genuine(accepted) or not self.wanted.is_true(found, kept):
-            return None
         delivery = Delivery(
             accepted.endpoint,
             accepted.provider,

@@ -3,12 +3,14 @@
 Nothing here is a secret: fields that make a request genuine, or somebody trusted, are left out.
 """
 
+import functools
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Final
 
 import orjson
 
+from fasthook.conditions import NOT_THERE, NoBoolean, compiled
 from fasthook.config import Config
 from fasthook.errors import BadPayload, BodyTooLarge, ConfigError
 from fasthook.intake import catalogue
@@ -19,7 +21,7 @@ from fasthook.logs import escape
 from fasthook.model import field_values, iso
 from fasthook.plan import provider_of, scheme_of
 from fasthook.spool.queries import Found, Kept
-from fasthook.spool.records import Accepted
+from fasthook.spool.records import ACCEPTED, Accepted
 
 HIDDEN: Final = "…"
 #: Headers with one of these in their name are not shown, whoever sent them.
@@ -76,24 +78,47 @@ class Headers:
         return fields
 
 
-def facts_of(
-    found: Found, kept: Kept, headers: Callable[[], Headers], names: Iterable[str]
-) -> dict[str, Any]:
-    """What an expression asks about, of what it may ask about: see `conditions.VARIABLES`."""
-    known: dict[str, Callable[[], Any]] = {
-        "id": lambda: found.event_id,
-        "type": lambda: found.event_type,
-        "endpoint": lambda: found.endpoint,
-        "received_at": lambda: iso(found.received_at_ns),
-        "headers": lambda: headers().public(kept.head),
-        "payload": lambda: payload_of(kept),
-    }
-    return {name: known[name]() for name in names if name in known}
+class Where:
+    """An expression on what is stored: see `conditions.VARIABLES`."""
+
+    def __init__(self, expression: str, settings: Config) -> None:
+        """Raises `BadExpression`."""
+        self._program = compiled(expression)
+        self._names = self._program.variables()
+        self._headers = functools.cache(lambda: Headers(settings))
+
+    def __call__(self, found: Found, kept: Kept) -> bool:
+        """Whether it is true; what it asks about and is not there, or of another type, is false.
+
+        Raises `NoBoolean`, and `OverflowError` where it can't be computed.
+        """
+        known: dict[str, Callable[[], Any]] = {
+            "id": lambda: found.event_id,
+            "type": lambda: found.event_type,
+            "endpoint": lambda: found.endpoint,
+            "received_at": lambda: iso(found.received_at_ns),
+            "headers": lambda: self._headers().public(kept.head),
+            "payload": lambda: payload_of(kept),
+        }
+        try:
+            result = self._program.execute({n: known[n]() for n in self._names if n in known})
+        except NOT_THERE:
+            return False
+        if not isinstance(result, bool):
+            raise NoBoolean(result)
+        return result
 
 
 def is_genuine(accepted: Accepted) -> bool:
     """Whether it was verified; or nothing ever is, at its endpoint."""
     return accepted.secret_index >= 0 or accepted.provider == "none"
+
+
+def genuine_payload(kept: Kept | None) -> Any:
+    """The payload of what is there and genuine; else None."""
+    if kept is None or kept.kind != ACCEPTED or not is_genuine(kept.accepted):
+        return None
+    return payload_of(kept)
 
 
 def payload_of(kept: Kept) -> Any:

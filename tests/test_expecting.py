@@ -165,7 +165,8 @@ def test_events_are_found_by_type_and_where_no_handler_wants_them(config):
         (("strive",), {}, r"no endpoint 'strive'; .*fasthook.toml has: stripe, github"),
         (("stripe", "payload.id = 1"), {}, "where: column 12: .*did you mean '=='"),
         (("stripe", "payloat.id == 1"), {}, "no name 'payloat'; did you mean 'payload'"),
-        (("stripe", "1 + 1"), {}, "where: it is 2; expected true or false"),
+        (("stripe", "1 + 1"), {}, "where: it comes to a value of type int; expected true or false"),
+        (("stripe", "payload.data"), {}, "of type dict; expected true or false$"),  # never quoted
         (("stripe",), {"timeout": "soon"}, "timeout='soon': "),
         (("stripe",), {"timeout": -1}, "timeout=-1; expected 0 or more"),
         (("stripe",), {"timeout": None}, "timeout=None: "),

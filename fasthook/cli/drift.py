@@ -10,8 +10,7 @@ from fasthook.logs import escape
 from fasthook.model import iso
 from fasthook.shapes.drift import LEAST, Change, Drift
 from fasthook.spool.queries import Filter, Found
-from fasthook.spool.records import ACCEPTED
-from fasthook.stored import is_genuine, payload_of
+from fasthook.stored import genuine_payload
 
 _COLUMNS = ("first seen", "event", "type", "change", "where", "was", "is", "after")
 
@@ -53,10 +52,7 @@ def command(
     changes: list[Change] = []
     count = 0
     for delivery in reversed(found):
-        kept = spool.reader.kept(delivery.position)
-        if kept is None or kept.kind != ACCEPTED or not is_genuine(kept.accepted):
-            continue
-        payload = payload_of(kept)
+        payload = genuine_payload(spool.reader.kept(delivery.position))
         if payload is not None:
             changes += drift.feed(delivery.event_type, payload, delivery)
             count += 1

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, Final
 
@@ -21,19 +21,18 @@ from fasthook.cli.reading import (
     opens_spool,
     say,
 )
-from fasthook.conditions import NOT_THERE, BadExpression, compiled
+from fasthook.conditions import BadExpression, NoBoolean
 from fasthook.control import MAX_POSITIONS, Forget
 from fasthook.spool import rejects
 from fasthook.spool.changes import State
 from fasthook.spool.queries import Filter, Found, Kept, Reader
 from fasthook.spool.records import ERASED
 from fasthook.spool.spool import REJECTS_NAME
-from fasthook.stored import Headers, facts_of
+from fasthook.stored import Where
 
 #: How long the service may take to erase what it was told to.
 _EFFECT_S: Final = 30.0
 _LOOK_S: Final = 0.1
-_Matches = Callable[[Found, Kept], bool]
 
 
 @click.command("forget")
@@ -113,8 +112,11 @@ class _Search:
     def __init__(self, spool: Spool, wanted: Filter, where: str | None) -> None:
         self._spool = spool
         self._wanted = wanted
-        self._matches = _condition(where, Headers(spool.settings)) if where else None
         self.unreadable = 0
+        try:
+            self._where = Where(where, spool.settings) if where else None
+        except BadExpression as error:
+            raise click.UsageError(f"--where: {error}") from None
         self._iterator = self._found()
 
     def __iter__(self) -> Iterator[Found]:
@@ -132,35 +134,14 @@ class _Search:
             if kept is None:
                 # Dropped before its time, or damaged: the first is no matter, the other one is.
                 self.unreadable += delivery.state == State.DAMAGED
-            elif self._matches is None or self._is_match(delivery, kept):
+            elif self._where is None or self._is_match(self._where, delivery, kept):
                 yield delivery
 
-    def _is_match(self, delivery: Found, kept: Kept) -> bool:
-        assert self._matches is not None  # noqa: S101 - asked by the caller
+    def _is_match(self, where: Where, delivery: Found, kept: Kept) -> bool:
         try:
-            return self._matches(delivery, kept)
-        except (OverflowError, RecursionError):
+            return where(delivery, kept)
+        except OverflowError:
             self.unreadable += 1
             return False
-
-
-def _condition(where: str, headers: Headers) -> _Matches:
-    """`where` as a function. Raises `UsageError`."""
-    try:
-        program = compiled(where)
-    except BadExpression as error:
-        raise click.UsageError(f"--where: {error}") from None
-
-    names = program.variables()
-
-    def matches(delivery: Found, kept: Kept) -> bool:
-        try:
-            result = program.execute(facts_of(delivery, kept, lambda: headers, names))
-        except NOT_THERE:
-            return False  # what is asked about is not there, or of another type
-        if not isinstance(result, bool):
-            text = f"--where: it is {result!r} for {delivery.name}; expected true or false"
-            raise click.UsageError(text)
-        return result
-
-    return matches
+        except NoBoolean as error:
+            raise click.UsageError(f"--where: for {delivery.name}: {error}") from None

@@ -8,9 +8,8 @@ from fasthook.cli.reading import Spool, fail, opens_spool, say
 from fasthook.errors import ConfigError
 from fasthook.shapes.shape import Shape
 from fasthook.shapes.structs import module_of
-from fasthook.spool.queries import Filter, Found
-from fasthook.spool.records import ACCEPTED
-from fasthook.stored import is_genuine, payload_of
+from fasthook.spool.queries import Filter
+from fasthook.stored import genuine_payload
 
 
 @click.command("types")
@@ -33,13 +32,13 @@ def command(
     shapes: dict[str, Shape] = {}
     count = 0
     for delivery in found:
-        payload, is_there = _payload(spool, delivery)
-        if is_there:
+        payload = genuine_payload(spool.reader.kept(delivery.position))
+        if payload is not None:
             shapes.setdefault(delivery.event_type, Shape()).add(payload)
             count += 1
     if not count:
         spool.check_endpoint(endpoint)
-        fail(f"no event of {endpoint}" + (f" of type {event_type!r}" if event_type else "") + "")
+        fail(f"no event of {endpoint}" + (f" of type {event_type!r}" if event_type else ""))
     named = f" --type {event_type}" if event_type.isidentifier() else ""
     source = module_of(shapes, f"Payloads, as `fasthook types {endpoint}{named}` found them.")
     if out is None:
@@ -50,12 +49,3 @@ def command(
         except OSError as error:
             raise ConfigError(f"--out: {out}: {error.strerror}") from None
     say(f"{count} events of {len(shapes)} types")
-
-
-def _payload(spool: Spool, delivery: Found) -> tuple[object, bool]:
-    """What a delivery holds, and whether it is there and genuine."""
-    kept = spool.reader.kept(delivery.position)
-    if kept is None or kept.kind != ACCEPTED or not is_genuine(kept.accepted):
-        return None, False
-    payload = payload_of(kept)
-    return payload, payload is not None
