@@ -177,17 +177,22 @@ class Config(_Table, frozen=True, kw_only=True):
     source: str = ""  # set by `load`: the file, for messages
 
 
+def text_of(path: Path) -> str:
+    """What is in a file. Raises `ConfigError`, which names it."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not UTF-8 text") from None
+
+
 def load(path: Path, *, has_secrets: bool = True) -> Config:
     """The configuration in `path`. Raises `ConfigError`, which names the file and the key.
 
     `has_secrets`: without them it can be read where only the service finds its secrets.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: not UTF-8 text") from None
+    text = text_of(path)
     try:
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

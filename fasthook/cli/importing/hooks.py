@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from fasthook.config import text_of
 from fasthook.errors import ConfigError
 
 #: In the place of `{{ getenv "NAME" }}`: a file with these is no JSON before they are filled in.
@@ -23,8 +24,8 @@ class Argument(msgspec.Struct, forbid_unknown_fields=True, rename="kebab"):
 
     source: str = ""
     name: str = ""
-    envname: str = msgspec.field(default="", name="envname")
-    base64decode: bool = msgspec.field(default=False, name="base64decode")
+    envname: str = ""
+    base64decode: bool = False
     headers_to_add_to_signature_payload: list[str] = []
 
 
@@ -69,9 +70,7 @@ class Hook(msgspec.Struct, forbid_unknown_fields=True, rename="kebab"):
     pass_environment_to_command: list[Argument] = []
     pass_arguments_to_command: list[Argument] = []
     pass_file_to_command: list[Argument] = []
-    parse_parameters_as_json: list[Argument] = msgspec.field(
-        default=[], name="parse-parameters-as-json"
-    )
+    parse_parameters_as_json: list[Argument] = []
     trigger_rule: Rule | None = None
     trigger_rule_mismatch_http_response_code: int = 0
     trigger_signature_soft_failures: bool = False
@@ -81,12 +80,7 @@ class Hook(msgspec.Struct, forbid_unknown_fields=True, rename="kebab"):
 
 def read(path: Path, *, is_template: bool) -> list[Hook]:
     """The hooks of a file, JSON or YAML. Raises `ConfigError`, which says where and what."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: not UTF-8 text") from None
+    text = text_of(path)
     if is_template:
         text = _TEMPLATE.sub(lambda m: _MARK.format(f"{_KINDS[m[1]]}:{m[2]}"), text)
         if left := _LEFT.search(text):

@@ -7,6 +7,7 @@ there ends an `and`, is passed over by an `or`, and makes a `not` true that stan
 import ipaddress
 import json
 import re
+from collections.abc import Callable
 from typing import Any, Final
 
 from fasthook.cli.importing.hooks import Argument, Match, Rule
@@ -53,11 +54,9 @@ class Trigger:
         return self._signature(part) or self._network(part) or self._token(part)
 
     def _signature(self, part: Rule) -> bool:
-        each = part.or_ if part.or_ and not part.and_ else [part]
-        matches = [_match(one) for one in each]
-        if not all(m is not None and (_HMAC.fullmatch(m.type) or _is_scalr(m)) for m in matches):
+        found = _all_that(_is_signature, part)
+        if not found:
             return False
-        found = [m for m in matches if m is not None]
         schemes = [_scheme(m) for m in found]
         if any(scheme != schemes[0] for scheme in schemes) or self.scheme:
             raise CantImport("two signatures of different kinds: an endpoint has one")
@@ -73,11 +72,10 @@ class Trigger:
         return True
 
     def _network(self, part: Rule) -> bool:
-        each = part.or_ if part.or_ and not part.and_ else [part]
-        matches = [_match(one) for one in each]
-        if not all(m is not None and m.type == "ip-whitelist" for m in matches):
+        found = _all_that(lambda match: match.type == "ip-whitelist", part)
+        if not found:
             return False
-        networks = [n for m in matches if m is not None for n in m.ip_range.split()]
+        networks = [network for match in found for network in match.ip_range.split()]
         if self.allow:
             raise CantImport("two ip-whitelist rules, both of which have to be true")
         for network in networks:
@@ -125,7 +123,7 @@ def _flat(rule: Rule | None) -> list[Rule]:
 
 def _has_signature(rule: Rule) -> bool:
     if (match := _match(rule)) is not None:
-        return bool(_HMAC.fullmatch(match.type)) or _is_scalr(match)
+        return _is_signature(match)
     return any(map(_has_signature, rule.or_ or ()))
 
 
@@ -133,6 +131,17 @@ def _match(rule: Rule) -> Match | None:
     """What counts of a rule, if that is a match."""
     is_other = rule.and_ is not None or rule.or_ is not None or rule.not_ is not None
     return None if is_other else rule.match
+
+
+def _all_that(is_one: Callable[[Match], bool], rule: Rule) -> list[Match]:
+    """The matches of a rule, or of its or, if each of them is one; else none."""
+    each = rule.or_ if rule.or_ and not rule.and_ else [rule]
+    found = [match for match in map(_match, each) if match is not None and is_one(match)]
+    return found if len(found) == len(each) else []
+
+
+def _is_signature(match: Match) -> bool:
+    return _HMAC.fullmatch(match.type) is not None or _is_scalr(match)
 
 
 def _is_scalr(match: Match) -> bool:
