@@ -336,6 +336,7 @@ def test_what_behaves_otherwise_is_named(run, tmp_path):
         ({"trigger-rule": {"or": [signed(), BRANCH]}}, "payload-hmac-sha256 within or, not"),
         ({"trigger-rule": {"and": [signed(), signed("sha1")]}}, "two signatures"),
         ({"trigger-rule": signed(secret="")}, "without a secret"),
+        ({"trigger-rule": {"match": {"type": "ip-whitelist"}}}, "without an ip-range"),
         ({"trigger-rule": {"or": [match("value", "a", "b", "url"), BRANCH]}}, "on 'url' within"),
         ({"trigger-rule": {"and": [{"not": {"and": [BRANCH]}}]}}, "a not around an and"),
         ({"trigger-rule": match("regex", "a", "(")}, "no pattern"),

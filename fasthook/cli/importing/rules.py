@@ -76,6 +76,8 @@ class Trigger:
         if not found:
             return False
         networks = [network for match in found for network in match.ip_range.split()]
+        if not networks:
+            raise CantImport("an ip-whitelist without an ip-range is never right")
         if self.allow:
             raise CantImport("two ip-whitelist rules, both of which have to be true")
         for network in networks:
