@@ -110,9 +110,9 @@ def key_of(delivery: Delivery) -> bytes:
 
 
 def request_of(delivery: Delivery) -> Request:
-    """The request that a delivery was, from its head and body."""
+    """The request that a delivery was, from its head and body; events of `testing` have no head."""
     line = delivery.head.partition(b"\r\n")[0]
-    method, target = line.split()[:2]
+    method, target = (*line.split(), b"", b"")[:2]
     path = target.partition(b"?")[0]
     headers, keep_alive = delivery.headers, True
     return Request(method, target, path, delivery.head, headers, keep_alive, None, delivery.body)

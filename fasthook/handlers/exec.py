@@ -41,11 +41,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     files: dict[str, str] = {}
 
 
-class _Texts:
-    """What is made anew for each event."""
+class _Command:
+    """What is run, and what of it is made anew for each event."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, program: str) -> None:
         """Raises `ConfigError`."""
+        self.program = program
+        self.settings = settings
+        self.fixed = [os.fsencode(part) for part in settings.command]
         self.arguments = [Text(text, "arguments") for text in settings.arguments]
         self.variables = {k: Text(v, f"variables.{k}") for k, v in settings.variables.items()}
         self.files = {
@@ -56,16 +59,13 @@ class _Texts:
             if not name or "=" in name or "\0" in name:
                 raise ConfigError(f"environment: {name!r} is no name of a variable")
 
-    def command(self, settings: Settings, event: Event[Any]) -> list[bytes]:
-        """The whole of it."""
-        fixed = [os.fsencode(part) for part in settings.command]
-        return fixed + [argument(text.of(event)) for text in self.arguments]
+    def whole(self, event: Event[Any]) -> list[bytes]:
+        """The program, as it is called, and all arguments."""
+        return self.fixed + [argument(text.of(event)) for text in self.arguments]
 
-    def environment(
-        self, settings: Settings, event: Event[Any], folder: str
-    ) -> dict[str, str | bytes]:
+    def environment(self, event: Event[Any], folder: str) -> dict[str, str | bytes]:
         """All variables; files are written into `folder`."""
-        made: dict[str, str | bytes] = dict(environment_of(event, settings.environment))
+        made: dict[str, str | bytes] = dict(environment_of(event, self.settings.environment))
         made |= {name: argument(text.of(event)) for name, text in self.variables.items()}
         for number, (name, (text, is_base64)) in enumerate(self.files.items()):
             data = text.of(event)
@@ -94,25 +94,23 @@ def build(settings: Settings) -> Handler:
     if settings.directory and not os.path.isdir(settings.directory):
         raise ConfigError(f"directory: {settings.directory!r} is no directory")
 
-    texts = _Texts(settings)
+    command = _Command(settings, program)
 
     @handler(timeout=60, concurrency=4)
     async def exec_(event: Event[Any]) -> None:
         with contextlib.ExitStack() as stack:
             folder = ""
-            if texts.files:
+            if command.files:
                 made = tempfile.TemporaryDirectory(prefix="fasthook-", ignore_cleanup_errors=True)
                 folder = stack.enter_context(made)
-            await _run(settings, texts, program, event, folder)
+            await _run(command, event, folder)
 
     return exec_
 
 
-async def _run(
-    settings: Settings, texts: _Texts, program: str, event: Event[Any], folder: str
-) -> None:
+async def _run(command: _Command, event: Event[Any], folder: str) -> None:
     """One run, from its start to its end."""
-    process = await _started(settings, texts, program, event, folder)
+    process = await _started(command, event, folder)
     reading = asyncio.ensure_future(_read(process))
     sending = asyncio.ensure_future(_send(process, event.body))
     try:
@@ -124,26 +122,25 @@ async def _run(
         sending.cancel()
         reading.cancel()
     output = b"" if reading.cancelled() or not reading.done() else reading.result()
-    _report(event, settings.command[0], code, output)
+    name = command.settings.command[0]
+    _report(event, name, output)
     if code:
-        raise CommandFailed(f"{settings.command[0]} ended with {_exit_text(code)}")
+        raise CommandFailed(f"{name} ended with {_exit_text(code)}")
 
 
-async def _started(
-    settings: Settings, texts: _Texts, program: str, event: Event[Any], folder: str
-) -> asyncio.subprocess.Process:
+async def _started(command: _Command, event: Event[Any], folder: str) -> asyncio.subprocess.Process:
     """The running command. Where the attempt is cancelled meanwhile, nothing of it stays: the loop
     would end the command alone, and not what it started in those milliseconds.
     """
     starting = asyncio.ensure_future(
         asyncio.create_subprocess_exec(
-            *texts.command(settings, event),
-            executable=program,
+            *command.whole(event),
+            executable=command.program,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            env=texts.environment(settings, event, folder),
-            cwd=settings.directory or None,
+            env=command.environment(event, folder),
+            cwd=command.settings.directory or None,
             start_new_session=True,  # a group of its own, so that a timeout ends all of it
         )
     )
@@ -203,7 +200,7 @@ def _kill_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-def _report(event: Event[Any], program: str, code: int, output: bytes) -> None:
+def _report(event: Event[Any], program: str, output: bytes) -> None:
     for line in output.decode("utf-8", "replace").splitlines():
         log.info("output", endpoint=event.endpoint, id=event.id, program=program, line=line)
     if len(output) >= MAX_OUTPUT_BYTES:

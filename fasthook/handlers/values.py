@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from fasthook.errors import ConfigError
-from fasthook.model import Event
+from fasthook.model import Event, request_of
 
 Source = Callable[[Event[Any]], Any]
 _PART: Final = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]|[^{}]+")
@@ -56,15 +56,28 @@ def _bytes(value: Any) -> bytes:
     return str(value).encode("utf-8", "replace")
 
 
+def _payload(event: Event[Any]) -> Any:
+    try:
+        return event.payload
+    except ValueError:
+        return None  # the body is no JSON
+
+
+def _query(event: Event[Any]) -> dict[str, str]:
+    """Of several of one name the first."""
+    query = request_of(event._delivery).query.decode("latin-1")
+    return dict(reversed(parse_qsl(query, keep_blank_values=True)))
+
+
 _WHOLE: Final[dict[str, Source]] = {
-    "payload": lambda event: _payload(event),
-    "headers": lambda event: dict(event.headers),
-    "query": lambda event: _query(event),
+    "payload": _payload,
+    "headers": lambda event: event.headers,
+    "query": _query,
     "body": lambda event: event.body,
     "id": lambda event: event.id,
     "type": lambda event: event.type,
     "client": lambda event: event._delivery.client,
-    "method": lambda event: event._delivery.head.partition(b" ")[0],
+    "method": lambda event: request_of(event._delivery).method,
 }
 
 
@@ -80,21 +93,6 @@ def _source(name: str, where: str) -> Source:
         return lambda event: _query(event).get(rest)
     expected = f"{', '.join(_WHOLE)}, payload.PATH, header.NAME or query.NAME"
     raise ConfigError(f"{where}: no value {name!r}; expected {expected}")
-
-
-def _payload(event: Event[Any]) -> Any:
-    try:
-        return event.payload
-    except ValueError:
-        return None  # the body is no JSON
-
-
-def _query(event: Event[Any]) -> dict[str, str]:
-    """Of several of one name the first."""
-    target = event._delivery.head.partition(b"\r\n")[0].split(b" ")[1:2]
-    query = target[0].partition(b"?")[2] if target else b""
-    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
-    return dict(reversed(pairs))
 
 
 def _at(value: Any, path: str) -> Any:

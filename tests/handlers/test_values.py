@@ -46,6 +46,11 @@ def test_values_stand_where_their_names_do(text, expected):
     assert of(text) == expected
 
 
+def test_an_event_of_a_test_has_no_request_and_empty_values_of_it():
+    delivery = Delivery("e", "p", "id-1", "push", b"", b"{}", {}, 0, "test", 0)
+    assert Text("{method}|{query.token}|{query}", "arguments").of(Event(delivery, {}, 1)) == b"||{}"
+
+
 @pytest.mark.parametrize("text", ["{", "}", "{payload.}", "{secret}", "{}", "{a{b}}", "{env.HOME}"])
 def test_what_is_no_value_is_said(text):
     with pytest.raises(ConfigError, match="arguments: "):
