@@ -19,12 +19,12 @@ until the first has committed or rolled back, or fails and is tried again.
 import hashlib
 import os
 import re
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable
 from types import TracebackType
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from fasthook.errors import AlreadyDone, InboxError
-from fasthook.inbox.drivers import Driver, driver_of
+from fasthook.inbox.drivers import Driver, Steps, driver_of
 from fasthook.inbox.statements import Row
 
 __all__ = ["KEEP_DAYS", "TABLE", "Once", "Row", "new_key", "row_of"]
@@ -35,10 +35,6 @@ KEEP_DAYS: Final = 90.0
 _NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_]{0,62}\.)?[A-Za-z_][A-Za-z0-9_]{0,50}")
 #: A table that is missing is made, and the row inserted again; or somebody else was faster.
 _TRIES: Final = 3
-
-T = TypeVar("T")
-#: What a step of it gives is a value, or for asynchronous connections the wait for one.
-Steps = Generator[Any, Any, T]
 
 
 def new_key(endpoint: str, event_id: str, body: bytes, *, is_signed: bool) -> bytes:
@@ -135,7 +131,7 @@ class Once:
                 "statement, also with a SELECT; and each attempt needs a connection of its own.)"
             )
         for tries_left in reversed(range(_TRIES)):
-            yield driver.begin()
+            yield from _begun(driver)
             try:
                 is_first = yield driver.insert(self._row)
                 if is_first not in (0, 1):
@@ -146,24 +142,24 @@ class Once:
                 if is_first and driver.is_to_be_pruned():
                     yield driver.prune(self._keep_days)
             except BaseException as error:
-                yield driver.roll_back(error)
+                yield from driver.roll_back(error)
                 if not (tries_left and driver.is_table_missing(error)):
                     raise
             else:
                 break
             yield from self._make_table(driver)
         if not is_first:
-            yield driver.roll_back(None)
+            yield from driver.roll_back(None)
             self._finished.add(step)
             raise AlreadyDone(f"{self._row.handler} has done {self._row.event_id} before")
 
     def _make_table(self, driver: Driver) -> Steps[None]:
         for statement in driver.statements.create:
-            yield driver.begin()
+            yield from _begun(driver)
             try:
                 yield driver.execute(statement)
             except BaseException as error:
-                yield driver.roll_back(error)
+                yield from driver.roll_back(error)
                 if driver.is_there_already(error):
                     continue
                 if isinstance(error, Exception):
@@ -173,21 +169,29 @@ class Once:
                         f"make it yourself:\n{made};"
                     ) from error
                 raise
-            yield driver.commit()
+            yield from driver.commit()
 
     def _leave(self, driver: Driver, error: BaseException | None) -> Steps[None]:
         if error is not None:
-            yield driver.roll_back(error)
+            yield from driver.roll_back(error)
             return
         try:
-            yield driver.commit()
+            yield from driver.commit()
         except BaseException as failure:
             # Whether it was committed is unknown where the connection broke: the next attempt sees.
-            yield driver.roll_back(failure)
+            yield from driver.roll_back(failure)
             if (misuse := driver.misuse(failure)) is not None:
                 raise misuse from failure
             raise
         self._finished.add(self._row.step)
+
+
+def _begun(driver: Driver) -> Steps[None]:
+    try:
+        yield from driver.begin()
+    except BaseException as error:
+        yield from driver.roll_back(error)
+        raise
 
 
 def _run(steps: Steps[None]) -> None:

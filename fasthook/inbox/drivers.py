@@ -1,16 +1,22 @@
 """Connections of SQLite and PostgreSQL drivers, each with the five things that the inbox does.
 
 A connection is known by the module that its class, or a parent of it, is from: no driver is
-imported here. A method of an asynchronous driver returns what is to be awaited.
+imported here. What takes several calls of a driver is a generator that yields each of them: its
+value, or of an asynchronous driver what is to be awaited. So both kinds are written once.
 """
 
 import contextlib
 import inspect
 import itertools
-from typing import Any, Final
+from collections.abc import Generator
+from typing import Any, Final, TypeVar
 
 from fasthook.errors import InboxError
 from fasthook.inbox.statements import PRUNE_EVERY, Row, Statements, postgresql, sqlite
+
+T = TypeVar("T")
+#: What a step of it gives is a value, or for asynchronous connections the wait for one.
+Steps = Generator[Any, Any, T]
 
 _turns: Final = itertools.count()
 _SAVEPOINT: Final = "fasthook_once"
@@ -57,19 +63,19 @@ class Driver:
         """Whether a transaction is open."""
         raise NotImplementedError
 
-    def begin(self) -> Any:
-        """Open one. If that fails there is nothing to undo."""
-        raise NotImplementedError
-
     def execute(self, statement: str, parameters: tuple[Any, ...] = ()) -> Any:
         """How many rows it has changed. `statement`: with `{}` for each parameter."""
         raise NotImplementedError
 
-    def commit(self) -> Any:
+    def begin(self) -> Steps[None]:
+        """Open one. Where that fails, or is cancelled, some of it may be done all the same."""
+        raise NotImplementedError
+
+    def commit(self) -> Steps[None]:
         """Make it last. Raises where there is none any more, or nothing of it would last."""
         raise NotImplementedError
 
-    def roll_back(self, error: BaseException | None) -> Any:
+    def roll_back(self, error: BaseException | None) -> Steps[None]:
         """Undo all of it; quiet where nothing is left to undo, or nobody to ask."""
         raise NotImplementedError
 
@@ -133,20 +139,20 @@ class SQLite(Driver):
     def in_transaction(self) -> bool:
         return bool(self.connection.in_transaction)
 
-    def begin(self) -> Any:
-        self.connection.execute("BEGIN IMMEDIATE")
-        self.connection.execute(f"SAVEPOINT {_SAVEPOINT}")
-
     def execute(self, statement: str, parameters: tuple[Any, ...] = ()) -> Any:
         return self.connection.execute(statement.replace("{}", "?"), parameters).rowcount
 
-    def commit(self) -> Any:
-        self.connection.execute(f"RELEASE {_SAVEPOINT}")
-        self.connection.execute("COMMIT")
+    def begin(self) -> Steps[None]:
+        yield self.execute("BEGIN IMMEDIATE")
+        yield self.execute(f"SAVEPOINT {_SAVEPOINT}")
 
-    def roll_back(self, error: BaseException | None) -> Any:
+    def commit(self) -> Steps[None]:
+        yield self.execute(f"RELEASE {_SAVEPOINT}")
+        yield self.execute("COMMIT")
+
+    def roll_back(self, error: BaseException | None) -> Steps[None]:
         with contextlib.suppress(Exception):
-            self.connection.execute("ROLLBACK")
+            yield self.execute("ROLLBACK")
 
     def is_table_missing(self, error: BaseException) -> bool:
         return "no such table" in str(error)
@@ -174,29 +180,11 @@ class AioSqlite(SQLite):
 
     is_async = True
 
-    async def begin(self) -> None:
-        try:
-            await self.execute("BEGIN IMMEDIATE")
-            await self.execute(f"SAVEPOINT {_SAVEPOINT}")
-        except Exception:
-            raise
-        except BaseException:  # cancelled: it begins all the same
-            await self.roll_back(None)
-            raise
-
     async def execute(self, statement: str, parameters: tuple[Any, ...] = ()) -> int:
         cursor = await self.connection.execute(statement.replace("{}", "?"), parameters)
         count = cursor.rowcount
         await cursor.close()
         return int(count)
-
-    async def commit(self) -> None:
-        await self.execute(f"RELEASE {_SAVEPOINT}")
-        await self.execute("COMMIT")
-
-    async def roll_back(self, error: BaseException | None) -> None:
-        with contextlib.suppress(Exception):
-            await self.execute("ROLLBACK")
 
 
 # --- PostgreSQL -----------------------------------------------------------------------------------
@@ -217,34 +205,38 @@ class Psycopg(Driver):
     def in_transaction(self) -> bool:
         return self._status != "IDLE"
 
-    def begin(self) -> Any:
-        block = self.connection.transaction()
-        block.__enter__()
-        self._block = block
-
     def execute(self, statement: str, parameters: tuple[Any, ...] = ()) -> Any:
         text = statement.replace("{}", "%s")
         return self.connection.execute(text, parameters or None).rowcount
 
-    def _leave(self) -> Any:
-        """The block, which is to be committed."""
+    def begin(self) -> Steps[None]:
+        block = self.connection.transaction()
+        yield self._entered(block)
+        self._block = block
+
+    def commit(self) -> Steps[None]:
         if self._status == "IDLE":
             raise Ended
         if self._status == "INERROR":  # COMMIT would roll back, and say nothing
             raise Failed
-        block, self._block = self._block, None
-        return block
+        yield self._left(None)
 
-    def commit(self) -> Any:
-        self._leave().__exit__(None, None, None)
-
-    def roll_back(self, error: BaseException | None) -> Any:
-        error = error or InboxError("rolled back")
+    def roll_back(self, error: BaseException | None) -> Steps[None]:
         with contextlib.suppress(Exception):
             if self._block is not None:
-                self._block.__exit__(type(error), error, None)
+                yield self._left(error or InboxError("rolled back"))
             elif self.in_transaction():
-                self.connection.rollback()
+                yield self.connection.rollback()
+
+    def _left(self, error: BaseException | None) -> Any:
+        block, self._block = self._block, None
+        return self._exited(block, (type(error) if error is not None else None, error, None))
+
+    def _entered(self, block: Any) -> Any:
+        return block.__enter__()
+
+    def _exited(self, block: Any, raised: tuple[Any, ...]) -> Any:
+        return block.__exit__(*raised)
 
 
 class AsyncPsycopg(Psycopg):
@@ -252,25 +244,15 @@ class AsyncPsycopg(Psycopg):
 
     is_async = True
 
-    async def begin(self) -> None:
-        block = self.connection.transaction()
-        await block.__aenter__()
-        self._block = block
-
     async def execute(self, statement: str, parameters: tuple[Any, ...] = ()) -> int:
         text = statement.replace("{}", "%s")
         return int((await self.connection.execute(text, parameters or None)).rowcount)
 
-    async def commit(self) -> None:
-        await self._leave().__aexit__(None, None, None)
+    def _entered(self, block: Any) -> Any:
+        return block.__aenter__()
 
-    async def roll_back(self, error: BaseException | None) -> None:
-        error = error or InboxError("rolled back")
-        with contextlib.suppress(Exception):
-            if self._block is not None:
-                await self._block.__aexit__(type(error), error, None)
-            elif self.in_transaction():
-                await self.connection.rollback()
+    def _exited(self, block: Any, raised: tuple[Any, ...]) -> Any:
+        return block.__aexit__(*raised)
 
 
 class Asyncpg(Driver):
@@ -286,16 +268,6 @@ class Asyncpg(Driver):
     def in_transaction(self) -> bool:
         return bool(self.connection.is_in_transaction())
 
-    async def begin(self) -> None:
-        self._block = self.connection.transaction()
-        try:
-            await self._block.start()
-        except Exception:
-            raise
-        except BaseException:  # cancelled: it may have begun
-            await self.roll_back(None)
-            raise
-
     async def execute(self, statement: str, parameters: tuple[Any, ...] = ()) -> int:
         for number in range(len(parameters)):
             statement = statement.replace("{}", f"${number + 1}", 1)
@@ -303,18 +275,22 @@ class Asyncpg(Driver):
         last = said.rpartition(" ")[2]
         return int(last) if last.isdigit() else -1
 
-    async def commit(self) -> None:
+    def begin(self) -> Steps[None]:
+        self._block = self.connection.transaction()
+        yield self._block.start()
+
+    def commit(self) -> Steps[None]:
         if not self.in_transaction():
             raise Ended
-        await self.connection.execute("SELECT 1")  # COMMIT would roll back, and say nothing
-        await self._block.commit()
+        yield self.connection.execute("SELECT 1")  # COMMIT would roll back, and say nothing
+        yield self._block.commit()
 
-    async def roll_back(self, error: BaseException | None) -> None:
+    def roll_back(self, error: BaseException | None) -> Steps[None]:
         with contextlib.suppress(Exception):
-            await self._block.rollback()
+            yield self._block.rollback()
         with contextlib.suppress(Exception):
             if self.in_transaction():
-                await self.connection.execute("ROLLBACK")
+                yield self.connection.execute("ROLLBACK")
 
 
 class DBAPI(Driver):
@@ -334,15 +310,6 @@ class DBAPI(Driver):
             return bool(status())  # psycopg2: 0 is idle
         return bool(getattr(self.connection, "_in_transaction", False))  # pg8000
 
-    def begin(self) -> Any:
-        try:
-            if self._is_autocommit:
-                self.execute("BEGIN")
-            self.execute(f"SAVEPOINT {_SAVEPOINT}")
-        except BaseException:
-            self.roll_back(None)
-            raise
-
     def execute(self, statement: str, parameters: tuple[Any, ...] = ()) -> Any:
         cursor = self.connection.cursor()
         try:
@@ -352,19 +319,18 @@ class DBAPI(Driver):
             with contextlib.suppress(Exception):
                 cursor.close()
 
-    def commit(self) -> Any:
-        self.execute(f"RELEASE SAVEPOINT {_SAVEPOINT}")
+    def begin(self) -> Steps[None]:
         if self._is_autocommit:
-            self.execute("COMMIT")
-        else:
-            self.connection.commit()
+            yield self.execute("BEGIN")
+        yield self.execute(f"SAVEPOINT {_SAVEPOINT}")
 
-    def roll_back(self, error: BaseException | None) -> Any:
+    def commit(self) -> Steps[None]:
+        yield self.execute(f"RELEASE SAVEPOINT {_SAVEPOINT}")
+        yield self.execute("COMMIT") if self._is_autocommit else self.connection.commit()
+
+    def roll_back(self, error: BaseException | None) -> Steps[None]:
         with contextlib.suppress(Exception):
-            if self._is_autocommit:
-                self.execute("ROLLBACK")
-            else:
-                self.connection.rollback()
+            yield self.execute("ROLLBACK") if self._is_autocommit else self.connection.rollback()
 
 
 # --- which one ------------------------------------------------------------------------------------
