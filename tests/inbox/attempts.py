@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import os
 import signal
+import threading
 import traceback
 import warnings
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any
 from fasthook.errors import AlreadyDone
 from fasthook.model import Delivery, Event
 
+TAKE = "UPDATE stock SET amount = amount - 1"
 DONE, ALREADY, FAILED = 0, 3, 4
 Handle = Callable[[Event[Any]], Any]
 
@@ -52,6 +54,27 @@ def _run(handle: Handle) -> int:
         traceback.print_exc()
         return FAILED
     return DONE
+
+
+def run_at_once(first: Any, second: Any) -> list[AlreadyDone]:
+    """Run one event with both connections: the second waits, and what it is told comes back."""
+    told = []
+
+    def run() -> None:
+        try:
+            with event_of().once(second):
+                second.execute(TAKE)
+        except AlreadyDone as error:
+            told.append(error)
+
+    other = threading.Thread(target=run)
+    with event_of().once(first):
+        other.start()
+        first.execute(TAKE)
+        other.join(0.1)
+        assert other.is_alive()
+    other.join()
+    return told
 
 
 def killed_everywhere(

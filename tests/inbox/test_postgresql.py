@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import shutil
 import tempfile
 import threading
@@ -16,11 +17,9 @@ import psycopg2
 import pytest
 
 from fasthook.errors import AlreadyDone, InboxError
-from tests.inbox.attempts import event_of, killed_everywhere
+from tests.inbox.attempts import TAKE, event_of, killed_everywhere, run_at_once
 from tests.inbox.relay import Relay
 from tests.postgresql import PORT, cluster
-
-TAKE = "UPDATE stock SET amount = amount - 1"
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +84,17 @@ def with_asyncpg(host: str) -> Any:
     return handle
 
 
-def with_pg8000(host: str, *, autocommit: bool = False) -> Any:
+def pg8000_connection(host: str) -> Any:
+    return pg8000.dbapi.connect("postgres", unix_sock=f"{host}/.s.PGSQL.{PORT}")
+
+
+def psycopg2_connection(host: str) -> Any:
+    return psycopg2.connect(host=host, user="postgres")
+
+
+def with_dbapi(connect: Any, host: str, *, autocommit: bool = False) -> Any:
     def handle(event):
-        connection = pg8000.dbapi.connect("postgres", unix_sock=f"{host}/.s.PGSQL.{PORT}")
+        connection = connect(host)
         connection.autocommit = autocommit
         with contextlib.closing(connection), event.once(connection):
             connection.cursor().execute(TAKE)
@@ -95,14 +102,7 @@ def with_pg8000(host: str, *, autocommit: bool = False) -> Any:
     return handle
 
 
-def with_psycopg2(host: str, *, autocommit: bool = False) -> Any:
-    def handle(event):
-        with contextlib.closing(psycopg2.connect(host=host, user="postgres")) as connection:
-            connection.autocommit = autocommit
-            with event.once(connection), connection.cursor() as cursor:
-                cursor.execute(TAKE)
-
-    return handle
+with_pg8000 = functools.partial(with_dbapi, pg8000_connection)
 
 
 def without(host: str) -> Any:
@@ -157,27 +157,10 @@ def test_without_once_a_kill_after_the_commit_changes_it_twice(relay, db):
 
 @pytest.mark.parametrize("autocommit", [False, True])
 def test_a_concurrent_run_of_the_same_event_waits_for_the_first(host, db, autocommit):
-    second = psycopg.connect(host=host, user="postgres", autocommit=autocommit)
-    results = []
-
-    def run():
-        try:
-            with event_of().once(second):
-                second.execute(TAKE)
-        except AlreadyDone as error:
-            results.append(error)
-
     with event_of("other").once(db):
         pass
-    other = threading.Thread(target=run)
-    with event_of().once(db):
-        other.start()
-        db.execute(TAKE)
-        other.join(0.1)
-        assert other.is_alive()
-    other.join()
-    second.close()
-    assert len(results) == 1
+    with psycopg.connect(host=host, user="postgres", autocommit=autocommit) as second:
+        assert len(run_at_once(db, second)) == 1
     assert amount(db) == 9
 
 
@@ -227,21 +210,10 @@ def test_who_may_make_no_table_is_told_its_definition(host, db):
     db.execute("DROP ROLE clerk")
 
 
-def pg8000_connection(host: str) -> Any:
-    return pg8000.dbapi.connect("postgres", unix_sock=f"{host}/.s.PGSQL.{PORT}")
-
-
-def psycopg2_connection(host: str) -> Any:
-    return psycopg2.connect(host=host, user="postgres")
-
-
 @pytest.mark.parametrize("autocommit", [False, True])
-@pytest.mark.parametrize(
-    ("driver", "connect"),
-    [(with_pg8000, pg8000_connection), (with_psycopg2, psycopg2_connection)],
-)
-def test_a_dbapi_driver_commits_its_own_transaction(host, db, driver, connect, autocommit):
-    handle = driver(host, autocommit=autocommit)
+@pytest.mark.parametrize("connect", [pg8000_connection, psycopg2_connection])
+def test_a_dbapi_driver_commits_its_own_transaction(host, db, connect, autocommit):
+    handle = with_dbapi(connect, host, autocommit=autocommit)
     handle(event_of())
     with pytest.raises(AlreadyDone):
         handle(event_of())

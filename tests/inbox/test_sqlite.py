@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import sqlite3
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 
 from fasthook.errors import AlreadyDone, InboxError
 from fasthook.inbox.statements import PRUNE_EVERY
-from tests.inbox.attempts import event_of, killed_everywhere
+from tests.inbox.attempts import TAKE, event_of, killed_everywhere, run_at_once
 
 
 @pytest.fixture
@@ -43,9 +42,6 @@ def ask(path: Path, question: str = "SELECT amount FROM stock") -> list[tuple[An
         return connection.execute(question).fetchall()
     finally:
         connection.close()
-
-
-TAKE = "UPDATE stock SET amount = amount - 1"
 
 
 class Knife:
@@ -198,23 +194,7 @@ def test_a_transaction_that_the_block_ends_itself_is_an_error(path, end):
 
 def test_a_concurrent_run_of_the_same_event_waits_for_the_first(path):
     first, second = (sqlite3.connect(path, check_same_thread=False) for _ in range(2))
-    results = []
-
-    def run():
-        try:
-            with event_of().once(second):
-                second.execute(TAKE)
-        except AlreadyDone as error:
-            results.append(error)
-
-    other = threading.Thread(target=run)
-    with event_of().once(first):
-        other.start()
-        first.execute(TAKE)
-        other.join(0.05)
-        assert other.is_alive()
-    other.join()
-    assert len(results) == 1
+    assert len(run_at_once(first, second)) == 1
     assert ask(path) == [(9,)]
 
 
