@@ -85,7 +85,9 @@ class Drifting:
                 if self._is_over.is_set():
                     return
                 worker = place_of(found.position)[0]
-                if is_first or found.position > self._ends.get(worker, -1):
+                # What has come since `ends` was read is for the next look.
+                is_new = is_first or found.position > self._ends.get(worker, -1)
+                if is_new and found.position <= ends.get(worker, -1):
                     self._feed(reader, found, is_quiet=is_first)
                     time.sleep(_PAUSE_S)
         self._ends |= ends

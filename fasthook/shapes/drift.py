@@ -116,8 +116,10 @@ class Drift:
             yield from self._look(place.item, value, path)
 
     def _new(self) -> _Place | None:
+        if self._places == _MAX_PLACES:
+            return None
         self._places += 1
-        return _Place() if self._places <= _MAX_PLACES else None
+        return _Place()
 
     def _object(self, place: _Place, value: dict[str, Any], path: tuple[str, ...]) -> Iterator[Any]:
         if not place.is_map and (are_data(value) or len(place.fields) > _MAX_FIELDS):

@@ -36,7 +36,7 @@ _KINDS: Final[dict[type, Kind]] = {
 class Shape:
     """The values that were seen at one place."""
 
-    __slots__ = ("kinds", "objects", "fields", "counts", "inner", "_is_map", "_root", "_places")
+    __slots__ = ("kinds", "objects", "fields", "counts", "inner", "is_map", "_root", "_places")
 
     def __init__(self, root: "Shape | None" = None) -> None:
         """`root`: the one that counts all places; none: it is the root."""
@@ -45,12 +45,14 @@ class Shape:
         self.fields: dict[str, Shape] = {}
         self.counts: dict[str, int] = {}  # how many of the objects have the field
         self.inner: dict[str, Shape] = {}  # "array": of all items; "object": of a map's values
-        self._is_map = False
+        self.is_map = False  # the keys of its objects are data
         self._root = root or self
         self._places = 0
 
     def add(self, value: Any, depth: int = 0) -> None:
         """Take a value into account."""
+        if "any" in self.kinds:
+            return  # it is not looked at any further
         kind = kind_of(value)
         if depth > _MAX_DEPTH and kind in ("object", "array"):
             kind = "any"
@@ -63,10 +65,10 @@ class Shape:
 
     def _add_object(self, value: dict[str, Any], depth: int) -> None:
         self.objects += 1
-        if not self._is_map and (are_data(value) or len(self.fields) > MAX_NAMES):
+        if not self.is_map and (are_data(value) or len(self.fields) > MAX_NAMES):
             self._become_map()
         for key, inner in value.items():
-            if self._is_map:
+            if self.is_map:
                 self._inner("object").add(inner, depth + 1)
                 continue
             shape = self.fields.get(key)
@@ -91,7 +93,7 @@ class Shape:
 
     def _become_map(self) -> None:
         """Keys are data from now on, and so were those before."""
-        self._is_map = True
+        self.is_map = True
         for shape in self.fields.values():
             self._inner("object").merge(shape)
         self.fields, self.counts = {}, {}
@@ -100,12 +102,12 @@ class Shape:
         """Take all into account that the other one has."""
         self.kinds |= other.kinds
         self.objects += other.objects
-        if other._is_map and not self._is_map:
+        if other.is_map and not self.is_map:
             self._become_map()
         for kind, shape in other.inner.items():
             self._inner(kind).merge(shape)
         for key, shape in other.fields.items():
-            if self._is_map:
+            if self.is_map:
                 self._inner("object").merge(shape)
             else:
                 mine = self.fields.get(key)
@@ -116,15 +118,10 @@ class Shape:
 
     def settle(self) -> None:
         """Decide which objects are maps, now that all were seen: here and below."""
-        if not self._is_map and self.fields and self._looks_like_map():
+        if not self.is_map and self.fields and self._looks_like_map():
             self._become_map()
         for shape in (*self.fields.values(), *self.inner.values()):
             shape.settle()
-
-    @property
-    def is_map(self) -> bool:
-        """Whether the keys of its objects are data."""
-        return self._is_map
 
     def _looks_like_map(self) -> bool:
         many = self.objects >= _MANY_OBJECTS and len(self.fields) >= _MANY_KEYS

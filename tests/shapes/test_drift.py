@@ -82,16 +82,19 @@ def test_keys_that_are_data_are_one_place():
     ]
 
 
+def places_below(place) -> int:
+    below = [*place.fields.values(), *([place.item] if place.item else [])]
+    return len(below) + sum(map(places_below, below))
+
+
 def test_memory_is_bounded_whatever_comes():
     chance = random.Random(1)
     drift = Drift(LEAST)
     for n in range(300):
-        payload = {
-            f"{chance.random():.9}"[2:8] + "x": {"y" * chance.randint(1, 9): n} for _ in range(200)
-        }
-        drift.feed(f"type {n}", payload, n)
-    assert len(drift._types) <= 200
-    assert drift._places <= 300 * 200 * 2
+        names = ("".join(chance.choices("abcdefghijklmno", k=6)) for _ in range(400))
+        drift.feed(f"type {n}", {name: {next(names): n} for name in names}, n)
+    assert len(drift._types) == 200  # and there were 300, with 400 places each
+    assert sum(map(places_below, drift._types.values())) == 20_000
 
     deep = 1
     for _ in range(200):

@@ -187,9 +187,19 @@ def test_what_is_very_deep_or_large_is_any():
         deep = {"a": deep}
     wanted = namespace_of(source_of(deep))["Payload"]
     msgspec.json.decode(orjson.dumps(deep), type=wanted)
-    large = {
-        f"{a}{b}": {f"{c}{d}": 1 for c in "abcdefghij" for d in "abcdefghij"}
-        for a in "abcdefghijklmno"
-        for b in "abcdefghijklmno"
-    }
-    assert len(source_of(large)) < 2_000_000
+
+
+def shapes_in(shape: Shape) -> list[Shape]:
+    below = (*shape.fields.values(), *shape.inner.values())
+    return [shape, *(one for each in below for one in shapes_in(each))]
+
+
+@pytest.mark.parametrize(("names", "is_large"), [("abcdefghijklmno", True), ("abcdefghi", False)])
+def test_what_is_new_in_what_is_very_large_is_any_and_nothing_is_kept_of_it(names, is_large):
+    shape = Shape()
+    inner = {f"{c}{d}": {"n": 1} for c in "abcdefghij" for d in "abcdefghij"}
+    shape.add({f"{a}{b}": inner for a in names for b in names})
+    others = [one for one in shapes_in(shape) if "any" in one.kinds]
+    assert bool(others) is is_large
+    assert not any(one.fields or one.inner for one in others)
+    assert len(shapes_in(shape)) < 21_000
