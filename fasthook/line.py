@@ -66,7 +66,8 @@ class Line:
         )
         self._providers = {e.name: e.provider for e in plan.endpoints}
         self._is_id_signed = {e.name: e.is_id_signed for e in plan.endpoints}
-        self._may_repeat = {e.name for e in plan.endpoints if e.may_repeat}
+        #: Where nothing is signed, or nothing in it tells two events apart: each is one.
+        self._may_repeat = {e.name for e in plan.endpoints if e.may_repeat or e.provider == "none"}
         self._keeps_rejected = {e.name for e in plan.endpoints if e.keep_rejected}
         self._success = {name: rendered(reply) for name, reply in plan.answers.items()}
         self.spool = self._open_spool(config, place) if config.spool.durability != "none" else None
@@ -148,6 +149,8 @@ class Line:
                 request, connection.peer, time.monotonic(), time.time_ns()
             )
             if delivery.kind == "event":
+                if delivery.endpoint in self._may_repeat:
+                    delivery.key = os.urandom(KEY_BYTES)
                 if not backlog.enter(delivery):
                     backlog.refuse()
                 self.pool.dispatch(delivery)
@@ -200,8 +203,7 @@ class Line:
         is_event = delivery.kind == "event"
         runs = is_event and recall.enter(delivery)
         endpoint = delivery.endpoint
-        if delivery.provider == "none" or endpoint in self._may_repeat:
-            # Nothing is signed, or nothing in it tells two events apart.
+        if endpoint in self._may_repeat:
             key = os.urandom(KEY_BYTES)
         else:
             is_signed = self._is_id_signed[endpoint] and delivery.secret_index >= 0

@@ -83,26 +83,33 @@ async def noop(event: Event[Push]) -> None:
     pass
 
 
-def _take(event: Event[Any], pid: int) -> None:
-    """Change the stock, with `once` and without, and die between "done" and "recorded"."""
+def _take(event: Event[Any]) -> None:
+    """Change the stock, with `once` and without."""
     path = os.environ["EXAMPLE_RECORD"] + ".db"
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("CREATE TABLE IF NOT EXISTS stock (event text)")
         connection.execute("INSERT INTO stock VALUES (?)", (f"{event.id} without",))
         with event.once(connection):
             connection.execute("INSERT INTO stock VALUES (?)", (event.id,))
-    os.kill(pid, signal.SIGKILL)
 
 
-# In order, for those run at once where the process died: others wait some seconds.
+@handler(concurrency=1)
+async def take_and_live(event: Event[Any]) -> None:
+    _take(event)
+
+
+# Two that die between "done" and "recorded". In order, for those run at once where the process
+# died: others wait some seconds.
 @handler(ordered_by="id")
 async def take(event: Event[Any]) -> None:
-    _take(event, os.getpid())
+    _take(event)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @handler(runs_in="process", ordered_by="id")
 def take_in_process(event: Event[Any]) -> None:
-    _take(event, os.getppid())
+    _take(event)
+    os.kill(os.getppid(), signal.SIGKILL)
 
 
 @handler(timeout=60, ordered_by="id")
