@@ -22,7 +22,7 @@ The line from bytes to handler, and who knows what:
     drifting    whether the shape of payloads changes, to the log; shapes: of payloads, and structs
     admin       health and metrics, on a listener of their own
     expecting   expect: waits for an event, from anywhere; stored: what may be seen of one
-    plan        a configuration, compiled and checked
+    plan        a configuration, compiled and checked; verifying: how an endpoint verifies
     fetch_plan  which endpoints have keys that are fetched, and from where
     doubts      what works, but is worth a warning
     config      the file; logs: the lines; values: numbers with units, secrets

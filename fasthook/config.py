@@ -212,6 +212,11 @@ def load(path: Path, *, has_secrets: bool = True) -> Config:
     return msgspec.structs.replace(config, source=str(path), keys=keys)
 
 
+def spool_of(config: Config) -> Path:
+    """The spool's directory, from where the configuration stands."""
+    return Path(config.source).parent / config.spool.path
+
+
 def _anchored(tree: Any, directory: Path) -> Any:
     """`tree`, with "file:" references made relative to the file they stand in."""
     if isinstance(tree, dict):

@@ -19,9 +19,9 @@ from typing import Any, Final, NamedTuple
 
 from fasthook import config as configuration
 from fasthook.conditions import BadExpression, NoBoolean
+from fasthook.config import spool_of
 from fasthook.errors import ConfigError
 from fasthook.model import Delivery, Event, field_values, joined
-from fasthook.plan import spool_of
 from fasthook.spool.changes import State
 from fasthook.spool.queries import Filter, Found, Kept, Reader, Unreadable
 from fasthook.spool.records import ERASED

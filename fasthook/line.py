@@ -14,7 +14,7 @@ import apsw
 from prometheus_client import Metric
 
 from fasthook.admin import Metrics, gauge
-from fasthook.config import Config
+from fasthook.config import Config, spool_of
 from fasthook.dispatch.backlog import Backlog
 from fasthook.dispatch.lane import NO_MARKS, Marks
 from fasthook.dispatch.pool import Pool
@@ -26,7 +26,7 @@ from fasthook.intake.receiver import Receiver
 from fasthook.logs import Log
 from fasthook.model import Delivery, Outcome, Request
 from fasthook.pausing import Pausing
-from fasthook.plan import Plan, spool_of
+from fasthook.plan import Plan
 from fasthook.recall import Recall
 from fasthook.spool.changes import Held
 from fasthook.spool.committer import Committed, Entry

@@ -1,43 +1,41 @@
 """A configuration, compiled: endpoints that can verify and decode, handlers that can run.
 
-Whatever is wrong with a configuration is found here, before anything starts: `check` and `serve`
-make the same plan.
+Whatever is wrong with a configuration is found before anything starts: `check` and `serve` make
+the same plan. `verifying` knows how one endpoint's requests are verified.
 """
 
 import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from fasthook import alert_events
-from fasthook.config import ALERTS, Config, convert
+from fasthook.config import ALERTS, Config, spool_of
 from fasthook.config import Endpoint as EndpointSettings
 from fasthook.dispatch.routes import Registered, Wanted
 from fasthook.doubts import doubts_of
 from fasthook.errors import ConfigError
-from fasthook.fetch_plan import FetchPlan, client_of, source_of
+from fasthook.fetch_plan import FetchPlan, client_of
 from fasthook.handler_options import registered
 from fasthook.handling import Handler
-from fasthook.intake import catalogue
 from fasthook.intake.catalogue import Provider
-from fasthook.intake.handshakes import Greeting, Unpaired
+from fasthook.intake.handshakes import Greeting
 from fasthook.intake.identify import Identifier, OrderKey, order_key_of
 from fasthook.intake.limiter import TokenBucket
-from fasthook.intake.multiparts import looks_into_parts
 from fasthook.intake.network import AllowList, parse_network
 from fasthook.intake.payloads import Bodies
 from fasthook.intake.receiver import Endpoint
 from fasthook.intake.schemes import Scheme
-from fasthook.intake.signatures import Observer, Unsigned, Verifier, verifier_of
+from fasthook.intake.signatures import Verifier, verifier_of
 from fasthook.intake.templates import Template
 from fasthook.model import Reply
 from fasthook.routing import compiled, conditions_of, own_when, routing
-from fasthook.spool import pauses, secrets
+from fasthook.spool import pauses
 from fasthook.spool.secrets import Kept
+from fasthook.verifying import kept_secrets, provider_of, scheme_of, verifier
 from fasthook.wire.sockets import check_address
 
 #: Said at every start, for it is not what one expects of a receiver that answers 2xx.
@@ -218,7 +216,7 @@ def _add_endpoint(plan: Plan, settings: EndpointSettings, config: Config, where:
     rate = settings.rate
     greetings = _greetings(settings, provider, scheme)
     kept = kept_secrets(settings, provider, config)
-    verifier_with = functools.partial(_verifier, settings, provider, scheme, where, plan.fetches)
+    verifier_with = functools.partial(verifier, settings, provider, scheme, where, plan.fetches)
     plan.fetches.add_handshakes(settings.name, provider)
     plan.endpoints.append(
         Endpoint(
@@ -286,24 +284,6 @@ def _add_pairing(
     plan.warnings.append(f'endpoint "{settings.name}": {what}; {how}')
 
 
-def spool_of(config: Config) -> Path:
-    """The spool's directory, from where the configuration stands."""
-    return Path(config.source).parent / config.spool.path
-
-
-def kept_secrets(settings: EndpointSettings, provider: Provider, config: Config) -> list[Kept]:
-    """What the endpoint's sender handed over before. Raises `ConfigError`."""
-    if not provider.handovers or config.spool.durability == "none":
-        return []
-    return secrets.read(spool_of(config), settings.name)
-
-
-def known_secrets(settings: EndpointSettings, provider: Provider, config: Config) -> list[bytes]:
-    """All that may sign, in the order in which they are counted. Raises `ConfigError`."""
-    kept = kept_secrets(settings, provider, config)
-    return [secret.reveal() for secret in (*settings.secrets, *(one.secret for one in kept))]
-
-
 def _greetings(
     settings: EndpointSettings, provider: Provider, scheme: Scheme | None
 ) -> list[Greeting]:
@@ -337,88 +317,6 @@ def _check_fields(
             if key.startswith("payload.") and has_none:
                 what = f'{where}.content: ["any"] has no fields; expected "json" or "form", too'
                 raise ConfigError(f"{what}, since handler {name} {how} by {key}")
-
-
-def provider_of(settings: EndpointSettings, where: str) -> Provider:
-    if settings.provider == "none":
-        return catalogue.NONE
-    if settings.provider == "custom":
-        scheme = convert(settings.scheme, Scheme, f"{where}.scheme")
-        try:
-            scheme.check()
-        except ValueError as error:
-            raise ConfigError(f"{where}.scheme.{error}") from None
-        return catalogue.custom(scheme)
-    try:
-        return catalogue.load(settings.provider)
-    except ConfigError as error:
-        raise ConfigError(f"{where}.provider: {error}") from None
-
-
-def scheme_of(settings: EndpointSettings, provider: Provider, where: str) -> Scheme | None:
-    if not provider.schemes:
-        return None
-    name = settings.scheme if isinstance(settings.scheme, str) else ""
-    scheme = provider.schemes.get(name or provider.default_scheme)
-    if scheme is None:
-        known = ", ".join(provider.schemes)
-        raise ConfigError(f"{where}.scheme: {name!r}; {provider.id} has: {known}")
-    if settings.tolerance is not None:
-        if not scheme.timestamp:
-            raise ConfigError(f"{where}.tolerance: {provider.id} signs no time")
-        scheme = msgspec.structs.replace(scheme, tolerance=settings.tolerance)
-    return scheme
-
-
-def _verifier(
-    settings: EndpointSettings,
-    provider: Provider,
-    scheme: Scheme | None,
-    where: str,
-    fetches: FetchPlan,
-    kept: Sequence[Kept],
-) -> Verifier:
-    if scheme is None:
-        return Unsigned()
-    source = source_of(settings, scheme, where)
-    if source is None and not (settings.secrets or provider.handovers):
-        raise ConfigError(
-            f'{where}.secrets: missing; expected at least one such as "env:NAME" '
-            '(an open endpoint says provider = "none")'
-        )
-    _check_settings(settings, provider, scheme, where)
-    if source is not None:
-        fetched = fetches.verifier(settings, scheme, source)
-        return _observed(settings, looks_into_parts(fetched, scheme, provider.form_payload))
-    try:
-        known = [*settings.secrets, *(one.secret for one in kept)]
-        revealed = [secret.reveal() for secret in known]
-        verifier = verifier_of(scheme, revealed, settings.public_url, settings.config)
-        verifier = looks_into_parts(verifier, scheme, provider.form_payload)
-        verifier = verifier if known else Unpaired(settings.name)
-    except ConfigError as error:
-        raise ConfigError(f"{where}.secrets: {error}") from None
-    return _observed(settings, verifier)
-
-
-def _observed(settings: EndpointSettings, verifier: Verifier) -> Verifier:
-    return Observer(verifier, settings.name) if settings.mode == "observe" else verifier
-
-
-def _check_settings(
-    settings: EndpointSettings, provider: Provider, scheme: Scheme, where: str
-) -> None:
-    """Raise `ConfigError` unless all is there that is verified beside the secret."""
-    if scheme.needs_url and not settings.public_url:
-        raise ConfigError(f"{where}.public_url: missing; the URL is part of what is signed")
-    missing = [name for name in scheme.settings if not settings.config.get(name)]
-    if missing:
-        raise ConfigError(f"{where}.config.{missing[0]}: missing; it is part of what is verified")
-    known_settings = [*scheme.settings, *provider.handshake_settings]
-    unknown = [name for name in settings.config if name not in known_settings]
-    if unknown:
-        listed = ", ".join(known_settings) or "nothing there"
-        raise ConfigError(f"{where}.config.{unknown[0]}: unknown key; this scheme has {listed}")
 
 
 def _identifier(

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Final
 
 from fasthook import __version__, config, control
-from fasthook.config import Config
+from fasthook.config import Config, spool_of
 from fasthook.errors import ConfigError, FasthookError
 from fasthook.logs import log
 from fasthook.notify import Notifier
-from fasthook.plan import spool_of, workers_of
+from fasthook.plan import workers_of
 from fasthook.spool.files import make_folder
 from fasthook.spool.filesystem import check_filesystem
 from fasthook.spool.lock import lock

@@ -22,10 +22,10 @@ from fasthook.intake.explaining import Case, Finding, explain
 from fasthook.intake.fetched import Locator
 from fasthook.intake.schemes import KeySource, Scheme
 from fasthook.logs import escape
-from fasthook.plan import known_secrets, provider_of, scheme_of
 from fasthook.remote.urls import FetchError
 from fasthook.spool.rejects import read
 from fasthook.spool.spool import REJECTS_NAME
+from fasthook.verifying import known_secrets, provider_of, scheme_of
 
 
 class _Signing(NamedTuple):

@@ -11,10 +11,9 @@ from fasthook.admin import merged
 from fasthook.cli.options import config_option, json_option
 from fasthook.cli.reading import echo_json, moment
 from fasthook.cli.tables import new_table, show
-from fasthook.config import ALERTS, Config
+from fasthook.config import ALERTS, Config, spool_of
 from fasthook.errors import ConfigError
 from fasthook.model import iso
-from fasthook.plan import spool_of
 from fasthook.spool import pauses
 
 _BREAKERS: Final = {0: "closed", 1: "tries one", 2: "open"}

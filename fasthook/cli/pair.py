@@ -12,7 +12,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from fasthook import config, control, plan
+from fasthook import config, control, verifying
 from fasthook.cli.options import DurationType, config_option, json_option
 from fasthook.cli.orders import spool_errors
 from fasthook.cli.reading import echo_json, moment
@@ -69,9 +69,9 @@ def command(
         raise click.UsageError("ENDPOINT or --list must be given")
     found, provider = _pairable(settings, endpoint)
     if forget is not None:
-        _forget(plan.spool_of(settings), endpoint, forget)
+        _forget(config.spool_of(settings), endpoint, forget)
         return
-    _pair(plan.spool_of(settings), found, provider, for_s)
+    _pair(config.spool_of(settings), found, provider, for_s)
 
 
 def _pairable(settings: Config, name: str) -> tuple[Endpoint, Provider]:
@@ -80,7 +80,7 @@ def _pairable(settings: Config, name: str) -> tuple[Endpoint, Provider]:
     if found is None:
         known = ", ".join(e.name for e in settings.endpoint)
         raise ConfigError(f"{settings.source}: no endpoint {name!r}; it has: {known}")
-    provider = plan.provider_of(found, name)
+    provider = verifying.provider_of(found, name)
     if not provider.handovers:
         those = ", ".join(p.id for p in catalogue.everything() if p.handovers)
         what = f"{provider.id} hands over no secret; it is entered in the configuration"
@@ -156,10 +156,10 @@ def _list(settings: Config, only: str | None, as_json: bool) -> None:
         _pairable(settings, only)
     table = new_table("endpoint", "provider", "secret", "since")
     for endpoint in settings.endpoint:
-        provider = plan.provider_of(endpoint, endpoint.name)
+        provider = verifying.provider_of(endpoint, endpoint.name)
         if not provider.handovers or only not in (None, endpoint.name):
             continue
-        kept = plan.kept_secrets(endpoint, provider, settings)
+        kept = verifying.kept_secrets(endpoint, provider, settings)
         if as_json:
             for one in kept:
                 echo_json(

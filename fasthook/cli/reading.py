@@ -17,11 +17,10 @@ import msgspec
 from fasthook import config
 from fasthook.cli.options import config_option, json_option
 from fasthook.cli.tables import new_table, show
-from fasthook.config import Config
+from fasthook.config import Config, spool_of
 from fasthook.errors import ConfigError
 from fasthook.logs import escape, one_line
 from fasthook.model import iso
-from fasthook.plan import spool_of
 from fasthook.spool.changes import NEVER_NS
 from fasthook.spool.names import position_named
 from fasthook.spool.queries import STATES, Filter, Found, Reader

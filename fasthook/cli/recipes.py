@@ -19,8 +19,8 @@ import click
 from fasthook.cli import project
 from fasthook.config import Endpoint, convert
 from fasthook.errors import ConfigError
-from fasthook.plan import provider_of, scheme_of
 from fasthook.values import decode_without_secrets
+from fasthook.verifying import provider_of, scheme_of
 
 _FOLDER: Final = resources.files("fasthook.cli") / "template" / "recipes"
 NAMES: Final = ("ecommerce", "cicd", "cms", "crm")

@@ -23,8 +23,8 @@ from fasthook.intake.schemes import BARE, Scheme
 from fasthook.intake.signing import place, sample_secret, sign
 from fasthook.intake.templates import Selector, Template, spread
 from fasthook.model import Request, texts
-from fasthook.plan import known_secrets, provider_of, scheme_of
 from fasthook.values import Secret
+from fasthook.verifying import known_secrets, provider_of, scheme_of
 from fasthook.wire.sockets import parse_tcp
 
 TAMPERINGS = ("body", "signature", "secret", "timestamp")

@@ -26,14 +26,14 @@ import urllib3
 
 from fasthook.cli import send
 from fasthook.cli.send import Target
-from fasthook.config import Config, Endpoint
+from fasthook.config import Config, Endpoint, spool_of
 from fasthook.errors import ConfigError
 from fasthook.handler_options import RUN_OPTIONS
 from fasthook.intake.schemes import PUBLIC_KEY_KINDS
 from fasthook.intake.signing import place, sample_secret
 from fasthook.intake.templates import Selector
-from fasthook.plan import provider_of, scheme_of, spool_of
 from fasthook.spool.filesystem import MEMORY, MOUNTS, kind_of
+from fasthook.verifying import provider_of, scheme_of
 
 _START_S: Final = 30.0
 _STOP_S: Final = 20.0

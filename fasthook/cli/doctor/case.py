@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from fasthook.cli.doctor.units import Unit
-from fasthook.config import Config
-from fasthook.plan import spool_of
+from fasthook.config import Config, spool_of
 from fasthook.spool.survey import holder
 
 _KINDS: Final = ("env", "file", "credential", "plain")

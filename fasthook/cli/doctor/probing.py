@@ -23,9 +23,9 @@ from fasthook.config import Config, Endpoint
 from fasthook.errors import ConfigError
 from fasthook.logs import escape
 from fasthook.model import Request, texts
-from fasthook.plan import known_secrets, provider_of, scheme_of
 from fasthook.spool.changes import State
 from fasthook.spool.queries import Filter, Found, Reader
+from fasthook.verifying import known_secrets, provider_of, scheme_of
 
 ID_PREFIX: Final = "fasthook-probe-"
 _MARK: Final = "fasthook_probe"  # a field
