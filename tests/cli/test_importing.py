@@ -315,6 +315,26 @@ def test_secrets_are_in_files_of_their_own_and_not_in_what_is_said(run, tmp_path
     assert run("check", "-c", config).exit_code == 0
 
 
+@pytest.mark.parametrize(
+    ("rule", "note"),
+    [
+        ({"and": [signed(), match("value", "X-Token", "0123", "header")]}, "a token beside"),
+        (match("value", "secret", "0123"), "`when` may hold a secret"),
+        (match("value", "ref", "0123"), None),
+    ],
+)
+def test_a_value_that_is_left_in_the_configuration_is_said_and_read_by_nobody(
+    run, tmp_path, rule, note
+):
+    hook = {"id": "one", "execute-command": "/bin/true", "trigger-rule": rule}
+    config, result = imported(run, tmp_path, [hook])
+    assert "0123" in config.read_text()
+    assert stat.S_IMODE(config.stat().st_mode) == 0o600
+    assert "0123" not in result.stdout
+    assert ("fasthook.toml" in result.stdout) is bool(note)
+    assert (note or "") in result.stdout
+
+
 def test_what_behaves_otherwise_is_named(run, tmp_path):
     made = hooks(script(tmp_path / "ours"))
     _, result = imported(run, tmp_path, made, "--json")

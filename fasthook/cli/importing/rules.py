@@ -15,7 +15,7 @@ from fasthook.conditions import BadExpression, Condition
 
 _HMAC: Final = re.compile(r"payload-(?:hmac|hash)-(sha1|sha256|sha512)")
 _QUERY: Final = ("url", "query")
-#: A header whose value is compared, and is a secret by its name.
+#: What is compared with a value that is a secret, by its name.
 _SECRET_NAME: Final = re.compile(r"token|secret|key|auth|signature|password|hmac", re.IGNORECASE)
 _WORDS: Final = frozenset(
     (
@@ -48,6 +48,13 @@ class Trigger:
                 Condition(self.when)
         except BadExpression as error:
             raise CantImport(f"the condition {self.when}: {error}") from None
+        if "require" in self.scheme:
+            self.notes.append("a token beside another one or a signature stands in fasthook.toml")
+        if _SECRET_NAME.search(self.when):
+            self.notes.append(
+                "`when` may hold a secret: it stands in fasthook.toml, and where `show` says why a "
+                "handler did not run"
+            )
 
     def _is_verified(self, part: Rule) -> bool:
         """Whether it is no condition."""
