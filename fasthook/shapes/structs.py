@@ -98,10 +98,10 @@ class _Module:
         return tuple(fields)
 
     def source(self, text: str) -> str:
-        uses_any = any(_ANY in f.type for fields in self._structs.values() for f in fields)
-        uses_any = uses_any or any(_ANY in type_ for type_ in self._aliases.values())
+        types = [field.type for fields in self._structs.values() for field in fields]
+        types += self._aliases.values()
         lines = [f'"""{text}"""', ""]
-        lines += ["import typing", ""] if uses_any else []
+        lines += ["import typing", ""] if any(_ANY in type_ for type_ in types) else []
         lines += ["import msgspec", ""] if self._structs else []
         globals_ = self._structs.keys() | self._aliases.keys() | _TAKEN
         for name, fields in self._structs.items():

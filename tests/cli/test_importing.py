@@ -373,6 +373,13 @@ def test_what_can_not_be_said_is_left_out_and_named(run, tmp_path, changes, why)
     assert f'path = "/hooks/{hook["id"]}"' not in config.read_text()
 
 
+def test_of_two_that_would_have_the_same_name_one_is_left_out(run, tmp_path):
+    made = [{"id": name, "execute-command": "/bin/true"} for name in ("a/b", "a-b")]
+    config, result = imported(run, tmp_path, made, code=1)
+    assert "a-b: left out: another one would have its name here, a-b" in result.stderr
+    assert run("check", "-c", config).exit_code == 0
+
+
 def test_yaml_and_templates(run, tmp_path):
     text = """
 - id: yes-it-is

@@ -44,7 +44,10 @@ def command(hooks: Path, out: Path, prefix: str, is_template: bool, as_json: boo
     found, left_out = dict[str, Written](), dict[str, str]()
     for hook in read(hooks, is_template=is_template):
         try:
-            found[hook.id] = written(hook, prefix.strip("/"))
+            one = written(hook, prefix.strip("/"))
+            if one.name in {other.name for other in found.values()}:
+                raise CantImport(f"another one would have its name here, {one.name}")
+            found[hook.id] = one
         except CantImport as error:
             left_out[hook.id] = str(error)
     _write(hooks, out, found)

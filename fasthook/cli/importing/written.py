@@ -22,6 +22,7 @@ _REQUEST: Final = {"method": "method", "remote-addr": "client"}
 class Written(NamedTuple):
     """One hook."""
 
+    name: str  # of its endpoint and handler
     text: str
     secrets: dict[str, str]  # file → what is in it
     notes: list[str]  # what behaves otherwise
@@ -63,7 +64,7 @@ def written(hook: Hook, prefix: str) -> Written:
     lines += ["", f"[handlers.{_key(name)}]", *_lines(_handler(hook, notes))]
     notes += trigger.notes + _differences(hook, trigger, methods)
     files = {file: text for file, text in secrets.items() if file.startswith("file:")}
-    return Written("\n".join(lines) + "\n", files, notes)
+    return Written(name, "\n".join(lines) + "\n", files, notes)
 
 
 def _secrets(name: str, trigger: Trigger) -> dict[str, str]:
