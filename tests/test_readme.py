@@ -1,10 +1,8 @@
 """The README is tested: its code runs, its configurations load, its quick start works."""
 
-import contextlib
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +14,7 @@ import pytest
 from fasthook import config, plan
 from fasthook.cli.providers import as_markdown
 from fasthook.intake import catalogue
+from tests.ports import free_ports
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -67,12 +66,6 @@ def test_the_defaults_are_what_the_readme_says(tmp_path, monkeypatch):
     for table in ("server", "admin", "spool", "dispatch", "log", "alerts"):
         keys = set(type(getattr(meant, table)).__struct_fields__)
         assert set(shown[table]) == keys
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as sockets:
-        opened = [sockets.enter_context(socket.create_server(("", 0))) for _ in range(count)]
-        return [each.getsockname()[1] for each in opened]
 
 
 def test_the_quick_start_works_by_its_words(tmp_path):

@@ -57,6 +57,23 @@ def configuration(*endpoints: str, form: str = "json", server: str = "") -> str:
     )
 
 
+def installed(project: Path, site: Path) -> dict[str, str]:
+    """What `pip install -e` would leave behind, in `site`: metadata with the entry points.
+
+    The environment in which they are found.
+    """
+    described = tomllib.loads((project / "pyproject.toml").read_text())["project"]
+    info = site / f"{described['name']}-{described['version']}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {described['name']}\nVersion: {described['version']}\n"
+    )
+    points = described["entry-points"]["fasthook.handlers"].items()
+    lines = "".join(f"{name} = {value}\n" for name, value in points)
+    (info / "entry_points.txt").write_text(f"[fasthook.handlers]\n{lines}")
+    return {"PYTHONPATH": f"{site}{os.pathsep}{project}"}
+
+
 @pytest.fixture(autouse=True)
 def secrets_in_environment(monkeypatch):
     monkeypatch.delenv("FASTHOOK_CONFIG", raising=False)
@@ -206,5 +223,4 @@ def serve(write):
     yield serve
     for serving in started:
         if not serving.process.stdout.closed:
-            serving.process.kill()
-            serving.end()
+            serving.kill()

@@ -13,23 +13,9 @@ import pytest
 
 from fasthook.cli.project import package_name
 from fasthook.intake import catalogue
-from tests.cli.conftest import COMMAND, PROVIDERS
+from tests.cli.conftest import COMMAND, PROVIDERS, installed
 
 ROOT = Path(__file__).parents[2]
-
-
-def install(project, site):
-    """What `pip install -e` would leave behind: metadata with the entry points."""
-    described = tomllib.loads((project / "pyproject.toml").read_text())["project"]
-    info = site / f"{described['name']}-{described['version']}.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: {described['name']}\nVersion: {described['version']}\n"
-    )
-    points = described["entry-points"]["fasthook.handlers"].items()
-    lines = "".join(f"{name} = {value}\n" for name, value in points)
-    (info / "entry_points.txt").write_text(f"[fasthook.handlers]\n{lines}")
-    return {**os.environ, "PYTHONPATH": f"{site}{os.pathsep}{project}"}
 
 
 def in_project(project, environment, *command):
@@ -53,7 +39,7 @@ def test_a_new_project_checks_and_its_test_passes(provider, run, tmp_path):
     secret = (project / "secrets" / provider).read_text().strip()
     assert len(secret) >= 32
     assert secret not in result.stdout
-    environment = install(project, tmp_path / "site")
+    environment = os.environ | installed(project, tmp_path / "site")
     checked = in_project(project, environment, *COMMAND[1:], "check", "--json")
     assert checked.returncode == 0, checked.stderr
     report = json.loads(checked.stdout)
@@ -157,7 +143,7 @@ def test_a_package_has_a_name_that_works_everywhere(directory, run, tmp_path):
 
     described = tomllib.loads((project / "pyproject.toml").read_text())["project"]
     assert re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", described["name"])  # PEP 508
-    environment = install(project, tmp_path / "site")
+    environment = os.environ | installed(project, tmp_path / "site")
     for command in ([*COMMAND[1:], "check"], ["-m", "unittest", "discover", "tests"]):
         result = in_project(project, environment, *command)
         assert result.returncode == 0, result.stderr

@@ -1,25 +1,15 @@
 """Projects made of recipes, installed and served; their events are sent by `fasthook send`."""
 
 import contextlib
-import os
-import socket
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 from click.testing import CliRunner
 
 from fasthook.cli import main
-from tests.cli.conftest import Serving
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as sockets:
-        opened = [
-            sockets.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)
-        ]
-        return [each.getsockname()[1] for each in opened]
+from tests.cli.conftest import ENVIRONMENT, Serving, installed
+from tests.ports import free_ports
 
 
 class Project:
@@ -30,10 +20,9 @@ class Project:
         result = CliRunner().invoke(main, ["init", "--recipe", recipe, str(folder)])
         assert result.exit_code == 0, result.output
         self.said = result.output
-        site = installed(folder)
         self.environment = {
-            **{k: v for k, v in os.environ.items() if not k.startswith("FASTHOOK")},
-            "PYTHONPATH": f"{site}{os.pathsep}{folder}",
+            **ENVIRONMENT,
+            **made_and_installed(folder),
             "PYTHONUNBUFFERED": "1",
             **environment,
         }
@@ -83,29 +72,13 @@ class Project:
     def python(self, *arguments: str) -> str:
         return self.run(sys.executable, *arguments)
 
-    def kill(self, serving: Serving) -> None:
-        """kill -9."""
-        serving.process.kill()
-        serving.end()
-
     def close(self) -> None:
         for serving in self._serving:
             if not serving.process.stdout.closed:
-                serving.process.kill()
-                serving.end()
+                serving.kill()
 
 
-def installed(project: Path) -> Path:
-    """What `make` and pip would leave behind: metadata with the entry points, in this folder."""
+def made_and_installed(project: Path) -> dict[str, str]:
+    """What `make` and pip would leave behind; the environment in which it is found."""
     (project / ".installed").touch()
-    described = tomllib.loads((project / "pyproject.toml").read_text())["project"]
-    site = project.parent / f"{project.name}-site"
-    info = site / f"{described['name']}-{described['version']}.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: {described['name']}\nVersion: {described['version']}\n"
-    )
-    points = described["entry-points"]["fasthook.handlers"].items()
-    lines = "".join(f"{name} = {value}\n" for name, value in points)
-    (info / "entry_points.txt").write_text(f"[fasthook.handlers]\n{lines}")
-    return site
+    return installed(project, project.parent / f"{project.name}-site")

@@ -128,7 +128,7 @@ def test_each_kind_of_event_runs_what_the_repository_has_for_it(project, reposit
         send(project, endpoint, event_type, payload)
     for _ in range(7):
         serving.line_with(" done ")
-    project.kill(serving)
+    serving.kill()
 
     told = {(c.path, c.body.get("context", c.body.get("name"))): c for c in api.calls}
     github, gitlab = (
@@ -202,7 +202,7 @@ def test_a_build_whose_service_is_killed_begins_anew_and_what_it_left_is_ended(
     killed = project.serve()
     send(project, "github", "push", push_of(sha))
     wait_for(lambda: count.exists() and len(pids_in(project)) >= 3)
-    project.kill(killed)
+    killed.kill()
     assert len(pids_in(project)) >= 3  # nobody has told them
     again = project.serve()
     again.line_with(" done ")

@@ -81,7 +81,7 @@ def test_four_cms_fill_one_index_and_are_one_rebuild(project, cache, new_api):
     serving.line_with(" done ", "handler=shop-contentful")
     assert "teapots" not in project.python("-m", "shop.index", "water")
     assert "brew-tea" not in project.python("-m", "shop.index", "water")
-    project.kill(serving)
+    serving.kill()
     said = "".join(serving.lines) + serving.out
     assert "purge-0123456789" not in said
     assert "story-0123456789" not in said

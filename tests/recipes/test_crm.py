@@ -50,7 +50,7 @@ def test_contacts_of_three_crms_are_welcomed(project, mailbox, slack, new_api):
         event = ("--event", "contact.user.created") if name == "intercom" else ()
         project.send(name, *event, "--body", f"tests/events/{name}.json")
         serving.line_with("done")
-    project.kill(serving)
+    serving.kill()
 
     mails = [email.message_from_bytes(m, policy=email.policy.default) for m in mailbox.mails]
     assert [m["To"] for m in mails] == ["ada@example.com", "joan@example.com", "grace@example.com"]
@@ -75,7 +75,7 @@ def test_a_service_that_is_killed_in_the_midst_of_a_mail_does_not_send_it_again(
         "intercom", "--event", "contact.user.created", "--body", "tests/events/intercom.json"
     )
     assert mailbox.has_come.wait(20)
-    project.kill(killed)
+    killed.kill()
     mailbox.may_answer.set()
     again = project.serve()
     again.line_with("done")

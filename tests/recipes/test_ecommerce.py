@@ -78,7 +78,7 @@ def orders_move_the_stock(project):
         send(project, serving, "shopify", "orders/cancelled", "shopify-cancelled")
         send(project, serving, "woocommerce", "order.updated", "woocommerce-refunded")
         assert levels(connection) == {"TEA-1": 10, "TEA-2": 10, "MUG-1": 4}
-    project.kill(serving)
+    serving.kill()
 
 
 ORDER = ("shop-shopify-orders", "shopify-order", ())

@@ -13,7 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from fasthook.cli import main
-from tests.recipes.projects import free_ports, installed
+from tests.ports import free_ports
+from tests.recipes.projects import made_and_installed
 
 WAIT_S = 60
 
@@ -56,8 +57,7 @@ class Tour:
             "PYTEST_ADDOPTS": "-W error",
         }
         if not is_real:
-            site = installed(self.folder)
-            return environment | {"PYTHONPATH": f"{site}{os.pathsep}{self.folder}"}
+            return environment | made_and_installed(self.folder)
         venv.create(folder, with_pip=False, symlinks=True)
         version = f"python{sys.version_info.major}.{sys.version_info.minor}"
         site = Path(sys.prefix, "lib", version, "site-packages")

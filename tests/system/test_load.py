@@ -10,8 +10,8 @@ import urllib.request
 from collections import Counter
 
 from bench.load import differences
+from tests.ports import free_ports
 from tests.system.conftest import ROOT, needs, wait_for
-from tests.system.test_nginx_block import free_ports
 
 SECONDS = int(os.environ.get("FASTHOOK_LOAD_SECONDS", "20"))
 KINDS = ("small", "7 kB", "32 kB", "500 kB", "again", "forged", "burst", "slow")

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_ports
 from tests.system.conftest import PATIENCE_S, ROOT, SECRET, Service, needs, wait_for
 
 HOST = "hooks.test"
@@ -53,12 +54,6 @@ http {{
 }}
 """
 PUSH = {"ref": "refs/heads/main", "after": "9049f126", "commits": []}
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as sockets:
-        opened = [sockets.enter_context(socket.create_server(("", 0))) for _ in range(count)]
-        return [each.getsockname()[1] for each in opened]
 
 
 def written(folder: Path, *options: str | Path) -> Path:
