@@ -1,7 +1,6 @@
 """`fasthook init`: a small project with a handler of one's own, ready to run; or nginx's part."""
 
 import re
-import shlex
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -101,9 +100,7 @@ def _write_project(directory: Path, known: Provider) -> None:
         Path("tests", "test_handlers.py"): "test_handlers.py",
         Path(".gitignore"): "gitignore",
     }
-    existing = [path for path in (*files, Path("secrets", provider)) if (directory / path).exists()]
-    if existing:
-        raise ConfigError(f"{directory / existing[0]}: exists already; nothing was written")
+    project.check_absent(directory / path for path in (*files, Path("secrets", provider)))
     for path, template in files.items():
         text = Template((_FILES / f"{template}.txt").read_text(encoding="utf-8"))
         project.write(directory / path, text.substitute(values))
@@ -138,8 +135,7 @@ def _write_nginx(directory: Path, host: str, config_path: Path | None) -> None:
         largest = max(e.max_body or settings.server.max_body for e in settings.endpoint)
         text = text.replace(_MAX_BODY, f"client_max_body_size {max(1, largest)};")
     path = directory / f"{host}.conf"
-    if path.exists():
-        raise ConfigError(f"{path}: exists already; nothing was written")
+    project.check_absent([path])
     project.write(path, text)
     click.echo(
         f"nginx's part for {host} stands in {path.absolute()}.\n\n"
@@ -158,7 +154,7 @@ def _say_what_next(directory: Path, known: Provider) -> None:
         )
     if known.schemes[known.default_scheme].fetch is not None:
         secret = f"There is no secret: {known.name} publishes its keys, and they are fetched."
-    step = f"cd {shlex.quote(str(directory))}\n  " if directory.absolute() != Path.cwd() else ""
+    step = project.step_into(directory)
     click.echo(
         f"A project for {provider} stands in {directory.absolute()}.\n\n"
         f"  {step}pip install -e .\n"

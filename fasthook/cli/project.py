@@ -4,7 +4,9 @@ import importlib.util
 import keyword
 import re
 import secrets
+import shlex
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +23,19 @@ def check_directory(directory: Path) -> None:
     """Raise `ConfigError` if a project can't stand there."""
     if directory.exists() and not directory.is_dir():
         raise ConfigError(f"{directory}: a file stands there; expected a directory, or nothing")
+
+
+def check_absent(paths: Iterable[Path]) -> None:
+    """Raise `ConfigError` if one of the files exists: nothing is overwritten."""
+    for path in paths:
+        if path.exists():
+            raise ConfigError(f"{path}: exists already; nothing was written")
+
+
+def step_into(directory: Path) -> str:
+    """The line of a shell that leads there, before a next one; nothing if we are there."""
+    is_here = directory.absolute() == Path.cwd()
+    return "" if is_here else f"cd {shlex.quote(str(directory))}\n  "
 
 
 def package_name(directory: Path) -> str:

@@ -18,7 +18,6 @@ import click
 
 from fasthook.cli import project
 from fasthook.config import Endpoint, convert
-from fasthook.errors import ConfigError
 from fasthook.values import decode_without_secrets
 from fasthook.verifying import provider_of, scheme_of
 
@@ -39,9 +38,7 @@ def write(directory: Path, name: str) -> None:
     }
     tables = tomllib.loads(files[directory / "fasthook.toml"])["endpoint"]
     secrets = {path: table for table in tables for path in _secret_files(directory, table)}
-    existing = [path for path in (*files, *secrets) if path.exists()]
-    if existing:
-        raise ConfigError(f"{existing[0]}: exists already; nothing was written")
+    project.check_absent((*files, *secrets))
     for path, text in files.items():
         project.write(path, text)
     for path, table in secrets.items():
@@ -68,10 +65,9 @@ def _secret_files(directory: Path, endpoint: dict[str, Any]) -> list[Path]:
 
 
 def _say_what_next(directory: Path, name: str) -> None:
-    step = f"cd {shlex.quote(str(directory))}\n  " if directory.absolute() != Path.cwd() else ""
     click.echo(
         f"The recipe {name} stands in {directory.absolute()}.\n\n"
-        f"  {step}make test\n"
+        f"  {project.step_into(directory)}make test\n"
         f"  make run\n\n"
         f"README.md says what to send, and what is to be configured."
     )
