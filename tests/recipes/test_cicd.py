@@ -176,6 +176,23 @@ def test_of_one_branch_one_build_at_a_time_and_the_newest_wins(project, reposito
     assert [call.path.rpartition("/")[2] for call in api.calls] == [slow, slow, newest, newest]
 
 
+def test_two_pull_requests_of_one_branch_do_not_disturb_each_other(project, repository, api):
+    gate = project.folder / "gate"
+    sha = repository.commit(f'pull_request = ["until test -e {gate}; do sleep 0.05; done"]')
+    serving = project.serve()
+    shop = {"full_name": "example/shop"}
+    head = {"sha": sha, "ref": "tea", "repo": shop}
+    for number in (1, 2):
+        request = {"id": number, "head": head}
+        payload = {"action": "opened", "pull_request": request, "repository": shop}
+        send(project, "github", "pull_request", payload)
+    wait_for(lambda: states(api) == ["pending", "pending"])
+    gate.touch()
+    for _ in range(2):
+        serving.line_with(" done ")
+    assert states(api) == ["pending", "pending", "success", "success"]
+
+
 def wait_for(condition):
     ends = time.monotonic() + WAIT_S
     while not condition():
