@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -303,6 +304,25 @@ def test_commands_are_run_by_what_is_configured(project, repository, api):
     (at, pwd) = logs(project)[0].splitlines()[1].split(" = ")
     assert at == pwd
     assert Path(at).parent == project.folder / "var" / "work"
+
+
+def test_what_a_build_has_locked_is_removed(project):
+    """As a user to whom modes mean something."""
+    script = (
+        "import os, sys\nfrom pathlib import Path\nfrom shop import build\n"
+        "os.setuid(int(sys.argv[2]))\n"
+        "work = Path(sys.argv[1], 'work')\n"
+        "(work / 'a' / 'b' / 'c').mkdir(parents=True)\n"
+        "(work / 'a' / 'to').symlink_to('/')\n"
+        "for path, mode in ((work / 'a' / 'b', 0), (work / 'a', 0o555), (work, 0)):\n"
+        "    path.chmod(mode)\n"
+        "build._remove(work)\n"
+        "print(os.listdir(sys.argv[1]))\n"
+    )
+    user = os.geteuid() or 65534
+    with tempfile.TemporaryDirectory() as folder:
+        os.chown(folder, user, -1)
+        assert project.python("-c", script, folder, str(user)) == "[]\n"
 
 
 # --- git ------------------------------------------------------------------------------------------
