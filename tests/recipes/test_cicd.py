@@ -4,6 +4,7 @@ import base64
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import tempfile
 import time
@@ -57,7 +58,11 @@ def project(new_project, api):
     made.replace("shop/handlers.py", "within=2,", "within=0.2,")
     for name in ("github-token", "gitlab-token"):
         (made.folder / "secrets" / name).write_text(TOKEN + "\n")
-    return made
+    yield made
+    made.close()
+    for pid in pids_in(made):  # of a build whose test has failed
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
 
 
 @pytest.fixture
@@ -328,8 +333,8 @@ def test_what_a_build_has_locked_is_removed(project):
 # --- git ------------------------------------------------------------------------------------------
 
 
-def test_nothing_but_the_commands_runs_of_what_a_repository_holds(project, repository, api):
-    """No hooks, no filters, no submodules, no link for ci.toml."""
+def build_what_is_evil(project, repository):
+    """Two commits that try to run something; the file that it would make."""
     pwned = project.folder / "pwned"
     hook = repository.folder / "hooks" / "post-checkout"
     hook.parent.mkdir()
@@ -337,7 +342,7 @@ def test_nothing_but_the_commands_runs_of_what_a_repository_holds(project, repos
     hook.chmod(0o755)
     (repository.folder / ".gitattributes").write_text("* filter=evil\n")
     (repository.folder / ".gitmodules").write_text(
-        '[submodule "x"]\npath = x\nurl = ext::sh -c touch% pwned\n'
+        f'[submodule "x"]\npath = x\nurl = ext::sh -c touch% {pwned}\n'
     )
     secret = project.folder / "secrets" / "github-token"
     (repository.folder / "link").symlink_to(secret)
@@ -351,10 +356,42 @@ def test_nothing_but_the_commands_runs_of_what_a_repository_holds(project, repos
         Attempts(project.folder, project.environment, "shop-github-push", *FILES)
     ) as attempts:
         attempts.done({"payload": push_of(sha)})
-        attempts.done({"payload": push_of(link, "refs/heads/$(touch pwned) --upload-pack=x")})
-    assert states(api)[:2] == ["pending", "success"]
+        attempts.done({"payload": push_of(link, f"refs/heads/$(touch {pwned}) --upload-pack=x")})
+    return pwned
+
+
+def users_git(project):
+    """A user's configuration of git: with the filter that the repository asks for."""
+    path = project.folder / "home" / ".gitconfig"
+    path.parent.mkdir()
+    pwned = project.folder / "pwned"
+    path.write_text(f'[filter "evil"]\n\tsmudge = "touch {pwned}; cat"\n')
+    return path
+
+
+def test_nothing_but_the_commands_runs_of_what_a_repository_holds(project, repository, api):
+    """No hooks, no filters, no submodules, no link for ci.toml."""
+    project.environment["HOME"] = str(users_git(project).parent)
+    pwned = build_what_is_evil(project, repository)
+
+    assert states(api) == ["pending", "success", "pending", "failure"]
     assert not pwned.exists()
-    assert TOKEN not in "".join(logs(project))
+    kept = "".join(logs(project))
+    assert "ci.toml can not be read" in kept
+    assert TOKEN not in kept
+
+
+@pytest.mark.parametrize("what", ["hook", "filter"])
+def test_with_a_configuration_of_git_it_would_run(what, project, repository, api):
+    """The control: whoever lets git read one, or has it look for hooks there, runs them."""
+    if what == "hook":
+        hooks = repository.folder / "hooks"
+        project.replace("shop/git.py", "core.hooksPath=/dev/null", f"core.hooksPath={hooks}")
+    else:
+        of_user = f'"GIT_CONFIG_GLOBAL": "{users_git(project)}"'
+        project.replace("shop/git.py", '"GIT_CONFIG_GLOBAL": "/dev/null"', of_user)
+
+    assert build_what_is_evil(project, repository).exists()
 
 
 def test_the_token_is_for_the_https_url_alone_and_no_argument(project):
