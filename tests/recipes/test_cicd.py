@@ -28,9 +28,13 @@ class Repository:
         self.git("init", "--quiet", "--initial-branch=main")
 
     def git(self, *arguments: str) -> str:
-        name = ("-c", "user.name=Ada", "-c", "user.email=ada@example.com")
+        ada = ("-c", "user.name=Ada", "-c", "user.email=ada@example.com")
         done = subprocess.run(
-            ["git", *name, *arguments], cwd=self.folder, check=True, capture_output=True, text=True
+            ["git", *ada, "-c", "commit.gpgSign=false", *arguments],
+            cwd=self.folder,
+            check=True,
+            capture_output=True,
+            text=True,
         )
         return done.stdout.strip()
 
