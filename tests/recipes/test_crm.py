@@ -84,6 +84,11 @@ def test_a_service_that_is_killed_in_the_midst_of_a_mail_does_not_send_it_again(
     assert mail_states(project) == {ADA: "doubtful"}
     assert ADA in project.python("-m", "shop.mails")
     assert "see `make mails`" in slack.calls[0].body["text"]
+    assert project.python("-m", "shop.mails", "settle", "nobody") == "no mail to 'nobody'\n"
+    mailbox.answer = "451 later"
+    assert "not sent: " in project.python("-m", "shop.mails", "resend", ADA)
+    assert ADA in project.python("-m", "shop.mails")
+    mailbox.answer = "250 OK"
     # Who reads in the server's log that it was not taken has it sent, with the same Message-ID.
     assert project.python("-m", "shop.mails", "resend", ADA) == "sent\n"
     ids = [email.message_from_bytes(mail)["Message-ID"] for mail in mailbox.mails]
