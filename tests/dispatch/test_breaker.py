@@ -55,7 +55,7 @@ def run(function, ids, *, failures=2, pause=0.05, retries=0):
 
 
 def test_what_comes_while_it_is_open_waits_and_uses_no_attempts():
-    """The third to the fifth run fail, of which two are probes, of one that never counts as tried."""
+    """The first four runs fail, of which two are probes: those don't count as attempts."""
 
     def fail(event, count):
         if count <= 4:

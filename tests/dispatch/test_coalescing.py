@@ -295,6 +295,7 @@ def restarted(old: Hands) -> Hands:
     """After a kill: the disk knows what was stored; all else is brought back as it came."""
     new = Hands()
     new.now, new.started, new.superseded = old.now, old.started, old.superseded
+    new.since = old.since
     open_ = dict(old.running)
     for key in old.coalescer._keys.values():
         if key.waiting is not None and key.waiting.event is not None:

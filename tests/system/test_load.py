@@ -1,5 +1,6 @@
 """Locust's senders against fasthook behind nginx and TLS, with all that goes wrong among senders."""
 
+import contextlib
 import os
 import re
 import signal
@@ -79,7 +80,9 @@ def test_the_page_is_there_and_the_end_is_orderly():
         os.killpg(process.pid, signal.SIGINT)
         output, _ = process.communicate(timeout=40)
     finally:
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
     assert process.returncode == 0, output
     assert "the spool holds exactly the" in output
 

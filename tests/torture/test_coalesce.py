@@ -10,6 +10,7 @@ import time
 import apsw
 import pytest
 
+from fasthook.spool.changes import State
 from fasthook.spool.offline import Offline
 from fasthook.spool.queries import name_of
 from tests.torture.helpers import FULL, Site, read_answer, request
@@ -18,6 +19,8 @@ KILLS = 40 if FULL else 2
 KEYS = 6
 #: Both on disk and in memory; what waits is due while the service is down, too.
 WITHIN_S = (0.3, 2.1)
+#: How an event may end.
+ENDS = (State.DONE, State.SUPERSEDED)
 
 
 class Sender:
@@ -70,7 +73,7 @@ def configure(service: Site) -> None:
     service.config.write_text(head)
 
 
-def states(service: Site) -> dict[str, tuple[str, str, str]]:
+def states(service: Site) -> dict[str, tuple[int, int | None, str]]:
     """By id: the event's state, its handler's, and the id of the one that superseded it."""
     connection = apsw.Connection(str(service.spool / "index.db"))
     try:
@@ -102,12 +105,12 @@ def findings(service: Site, acked: dict[str, list[str]]) -> list[str]:
         elif number_of(ran[-1]) != number_of(newest):
             found.append(f"{ran[-1]} ran after {newest}")
         for event_id in ids:
-            state, _, by = known.get(event_id, (-1, -1, ""))
-            if state == 9 and not (by and number_of(by) > number_of(event_id)):
+            state, _, by = known.get(event_id, (-1, None, ""))
+            if state == State.SUPERSEDED and not (by and number_of(by) > number_of(event_id)):
                 found.append(f"{event_id} was superseded by {by or 'nobody'}")
-            elif state not in (2, 9):
+            elif state not in ENDS:
                 found.append(f"{event_id} is in state {state}")
-            elif state == 2 and event_id not in ran:
+            elif state == State.DONE and event_id not in ran:
                 found.append(f"{event_id} is done, but never ran")
     return found
 
@@ -133,7 +136,7 @@ def test_kill_while_events_wait_loses_none_of_the_newest(site):
     acked = killed(service, KILLS)
     assert findings(service, acked) == []
     known = states(service)
-    counts = [sum(state == wanted for state, *_ in known.values()) for wanted in (2, 9)]
+    counts = [sum(state == end for state, *_ in known.values()) for end in ENDS]
     assert min(counts) > KEYS, counts  # there were both
     with Offline(service.spool, is_rebuilt=True):
         pass

@@ -17,7 +17,8 @@ def paused_and_killed(service: Site, kills: int, weak: str = "") -> Load:
         wait_for(service.handled, "a first run")
         pauses.pause(service.spool, "handler", service.handler)
         wait_for(lambda: service.messages("paused"), "the pause")
-        time.sleep(0.5)  # what was in hand is over
+        none = f'fasthook_handler_running{{handler="{service.handler}"}} 0'
+        wait_for(lambda: none in service.ask("/metrics")[1], "the end of what was in hand")
         before = len(service.handled())
         for _ in range(kills):
             time.sleep(0.3)
