@@ -40,9 +40,9 @@ from fasthook.wire.connection import Connection
 
 #: Retries that are due sooner wait in memory; for later ones the delivery goes back to disk.
 _PATIENCE_S: Final = 2.0
-#: What the log calls kinds of deliveries; all others are handshakes.
 #: What is no attempt.
 _UNSAID: Final = ("wait", "skip", "hold")
+#: What the log calls kinds of deliveries; all others are handshakes.
 _SAID: Final = {"event": "accepted", "ignored": "ignored", "duplicate": "duplicate"}
 
 
