@@ -34,7 +34,7 @@ class Pausing:
                 return
             found = pauses.read(self._path)
         except OSError as error:
-            log.warning("pauses not read", error=str(error))
+            log.repeatable(30, "pauses not read", type(error).__name__, {"error": str(error)})
             return
         # What happens within one tick of the file system's clock does not change its time.
         is_settled = abs(time.time_ns() - stamp) > 100_000_000
