@@ -328,13 +328,9 @@ class Pool:
                 del self._retries[timer]
                 self._give_up(retry.lane, retry.event, reason)
         for lane in self.lanes.values():
-            for event in lane.order.drop(positions):
+            coalescer = self.coalescer_of(lane.name)  # which is in the place of an order
+            for event in (lane.order if coalescer is None else coalescer).drop(positions):
                 self._left(Outcome(event._delivery, lane.name, event.attempt, "dead", 0.0, reason))
-            flow = self.flows.get(lane.name)
-            if flow is not None and flow.coalescer is not None:
-                for event in flow.coalescer.drop(positions):
-                    gone = Outcome(event._delivery, lane.name, event.attempt, "dead", 0.0, reason)
-                    self._left(gone)
             for event in lane.drop(positions):
                 self._give_up(lane, event, reason)
 
