@@ -20,6 +20,7 @@ from fasthook.spool.journal import MAX_SEGMENT, WORKER_OF_POSITION, position_of
 from fasthook.spool.records import Replayed, Settled
 from fasthook.spool.schema import (
     HELD,
+    HELD_HANDLERS,
     IS_NOT_OVER,
     LEADERLESS,
     NOTED,
@@ -194,30 +195,33 @@ class Index:
             )
             self._set_state([p for (p,) in rows], State.PENDING, (State.PENDING,), 0)
 
-    def free_held(self, limit: int, *, but: Iterable[str] = (), of: str = "") -> int:
-        """Have run what was held until its handler goes on: `of` this one, or of all `but` these.
+    def held_handlers(self) -> list[str]:
+        """Handlers for which something is held until they go on."""
+        return [handler for (handler,) in self._ask(HELD_HANDLERS)]
 
-        How many deliveries that are, at the most `limit`, oldest first.
+    def free_held(self, handler: str, workers: Iterable[int], limit: int) -> int:
+        """Have run what was held for a handler in these workers' journals, oldest first.
+
+        How many deliveries that are, at the most `limit`.
         """
-        condition = "handler = ?" if of else "handler NOT IN carray(?)"
-        found = self._ask(
-            "SELECT handler, position FROM parts INDEXED BY parts_held "
-            f"WHERE due_ns = {NEVER_NS:d} AND state = {State.PENDING:d} AND {condition} LIMIT ?",
-            (of or apsw.carray(tuple(but) or ("",)), limit),
-        )
-        if not found:
-            return 0
-        by_handler: dict[str, list[int]] = {}
-        for handler, position in found:
-            by_handler.setdefault(handler, []).append(position)
-        with transaction(self._connection):
-            for handler, positions in by_handler.items():
+        positions: list[int] = []
+        for worker in workers:
+            place = position_of(worker, 0, 0), position_of(worker + 1, 0, 0)
+            rows = self._ask(
+                "SELECT position FROM parts INDEXED BY parts_held "
+                f"WHERE due_ns = {NEVER_NS:d} AND handler = ? AND position >= ? AND position < ? "
+                f"AND state = {State.PENDING:d} LIMIT ?",
+                (handler, *place, limit - len(positions)),
+            )
+            positions += [position for (position,) in rows]
+        if positions:
+            with transaction(self._connection):
                 self._ask(
                     "UPDATE parts SET due_ns = 0 WHERE handler = ? AND position IN carray(?)",
                     (handler, _integers(positions)),
                 )
                 self._set_state(positions, State.PENDING, (State.PENDING,), 0)
-        return len(found)
+        return len(positions)
 
     def _put_back(self, position: int, not_before_ns: int = 0) -> None:
         """The delivery is not in memory any more: what its handlers say is its state."""

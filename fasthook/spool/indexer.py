@@ -213,9 +213,7 @@ class Indexer:
 
     def _bring(self, wanted: int) -> None:
         self._index.leave_pending(self._stranded)
-        freed = self._index.free_held(_FREED, but=self.held)
-        for handler in self.probing:
-            self._index.free_held(1, of=handler)
+        is_all_freed = self._free_held()
         positions = self._stranded = self._index.take_due(
             list(self._journals.held), wanted, time.time_ns(), self._without
         )
@@ -237,8 +235,18 @@ class Indexer:
                 break
         self._index.leave_pending(positions[taken:])
         gone, self._gone, self._stranded = self._gone, [], []
-        is_all = freed < _FREED and taken < wanted and taken == len(positions)
+        is_all = is_all_freed and taken < wanted and taken == len(positions)
         self._on_read_back(ReadBack(found, is_all, gone))
+
+    def _free_held(self) -> bool:
+        """Have due what was held for handlers that go on; false: there may be more."""
+        is_all, own = True, list(self._journals.held)
+        for handler in self._index.held_handlers():
+            if handler in self.probing:
+                self._index.free_held(handler, own, 1)
+            elif handler not in self.held:
+                is_all &= self._index.free_held(handler, own, _FREED) < _FREED
+        return is_all
 
     def _delivery_at(self, position: int) -> Delivery | None:
         try:

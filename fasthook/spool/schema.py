@@ -64,3 +64,12 @@ SELECT keys.*, newest.due_ns, newest.since_ns, received_at_ns FROM (
     GROUP BY handler, order_key) keys
 JOIN parts newest ON newest.position = last AND newest.handler = keys.handler
 JOIN deliveries ON deliveries.position = last"""
+#: From one handler to the next in the index: however much is held, it is not looked through.
+HELD_HANDLERS: Final = f"""
+WITH RECURSIVE held (handler) AS (
+    SELECT min(handler) FROM parts INDEXED BY parts_held WHERE due_ns = {NEVER_NS:d}
+    UNION ALL SELECT (
+        SELECT min(handler) FROM parts INDEXED BY parts_held
+        WHERE due_ns = {NEVER_NS:d} AND handler > held.handler)
+    FROM held WHERE held.handler IS NOT NULL)
+SELECT handler FROM held WHERE handler IS NOT NULL"""
