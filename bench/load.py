@@ -27,7 +27,8 @@ from pathlib import Path
 
 from fasthook.intake import catalogue
 from fasthook.intake.signing import sample_secret
-from fasthook.spool.queries import Filter, Reader
+from fasthook.spool.found import Filter
+from fasthook.spool.queries import Reader
 
 HOST = "hooks.test"
 PROVIDERS = ("github", "stripe", "shopify", "slack", "svix")

@@ -14,7 +14,8 @@ from fasthook.errors import ConfigError
 from fasthook.logs import log
 from fasthook.shapes.drift import Change, Drift
 from fasthook.spool.journal import place_of
-from fasthook.spool.queries import Filter, Found, Reader
+from fasthook.spool.found import Filter, Found
+from fasthook.spool.queries import Reader
 from fasthook.stored import genuine_payload
 
 #: Of each endpoint, the newest: read when it begins, which tells nothing; and at each look.

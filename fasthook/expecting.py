@@ -23,7 +23,8 @@ from fasthook.config import spool_of
 from fasthook.errors import ConfigError
 from fasthook.model import Delivery, Event, field_values, joined
 from fasthook.spool.changes import State
-from fasthook.spool.queries import Filter, Found, Kept, Reader, Unreadable
+from fasthook.spool.found import Filter, Found, Kept
+from fasthook.spool.queries import Reader, Unreadable
 from fasthook.spool.records import ERASED
 from fasthook.stored import Where, is_genuine, payload_of
 from fasthook.values import Duration

@@ -19,7 +19,7 @@ from fasthook.intake.multiparts import multipart_fields
 from fasthook.intake.payloads import form_fields
 from fasthook.logs import escape
 from fasthook.model import field_values, iso
-from fasthook.spool.queries import Found, Kept
+from fasthook.spool.found import Found, Kept
 from fasthook.spool.records import ACCEPTED, Accepted
 from fasthook.verifying import provider_of, scheme_of
 

@@ -21,7 +21,7 @@ from fasthook.cli.tables import new_table, show
 from fasthook.logs import escape
 from fasthook.model import iso
 from fasthook.spool.changes import State
-from fasthook.spool.queries import DeadLetter
+from fasthook.spool.found import DeadLetter
 
 _COLUMNS = ("died", "name", "endpoint", "type", "id", "handler", "attempts", "last error")
 

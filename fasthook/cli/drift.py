@@ -9,7 +9,7 @@ from fasthook.cli.tables import new_table, show
 from fasthook.logs import escape
 from fasthook.model import iso
 from fasthook.shapes.drift import LEAST, Change, Drift
-from fasthook.spool.queries import Filter, Found
+from fasthook.spool.found import Filter, Found
 from fasthook.stored import genuine_payload
 
 _COLUMNS = ("first seen", "event", "type", "change", "where", "was", "is", "after")

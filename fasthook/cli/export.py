@@ -33,7 +33,7 @@ from fasthook.model import iso
 from fasthook.recordings import FORM_TYPE, VERSION, Recording, body_values, written
 from fasthook.redacting.keys import kind_of
 from fasthook.redacting.redactor import Redactor
-from fasthook.spool.queries import Found, Kept
+from fasthook.spool.found import Found, Kept
 from fasthook.spool.records import ERASED
 from fasthook.stored import Headers
 

@@ -25,7 +25,8 @@ from fasthook.conditions import BadExpression, NoBoolean
 from fasthook.control import MAX_POSITIONS, Forget
 from fasthook.spool import rejects
 from fasthook.spool.changes import State
-from fasthook.spool.queries import Filter, Found, Kept, Reader
+from fasthook.spool.found import Filter, Found, Kept
+from fasthook.spool.queries import Reader
 from fasthook.spool.records import ERASED
 from fasthook.spool.spool import REJECTS_NAME
 from fasthook.stored import Where

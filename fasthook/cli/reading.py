@@ -22,8 +22,9 @@ from fasthook.errors import ConfigError
 from fasthook.logs import escape, one_line
 from fasthook.model import iso
 from fasthook.spool.changes import NEVER_NS
+from fasthook.spool.found import STATES, Filter, Found
 from fasthook.spool.names import position_named
-from fasthook.spool.queries import STATES, Filter, Found, Reader
+from fasthook.spool.queries import Reader
 from fasthook.values import Duration
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -25,8 +25,9 @@ from fasthook.cli.reading import (
 )
 from fasthook.control import MAX_POSITIONS, Replay
 from fasthook.spool.changes import State
+from fasthook.spool.found import Filter, Found
 from fasthook.spool.names import position_named
-from fasthook.spool.queries import Filter, Found, Reader
+from fasthook.spool.queries import Reader
 
 #: What is over, so that it can run again.
 _OVER: Final = (State.DONE, State.DEAD, State.IGNORED, State.SUPERSEDED)

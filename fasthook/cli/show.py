@@ -20,8 +20,8 @@ from fasthook.cli.reading import (
 from fasthook.logs import escape, one_line
 from fasthook.model import iso
 from fasthook.spool.changes import EVERY_OTHER, NEVER_NS, Part, State
+from fasthook.spool.found import Failure, Filter, Found, Kept
 from fasthook.spool.names import position_named
-from fasthook.spool.queries import Failure, Filter, Found, Kept
 from fasthook.spool.records import ERASED
 from fasthook.stored import Headers
 

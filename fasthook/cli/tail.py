@@ -16,8 +16,9 @@ from fasthook.cli.reading import (
     opens_spool,
 )
 from fasthook.errors import ConfigError
+from fasthook.spool.found import Filter, Found
 from fasthook.spool.journal import place_of
-from fasthook.spool.queries import Filter, Found, Reader
+from fasthook.spool.queries import Reader
 
 #: Four times a second, as often as the index is brought up to date.
 _LOOK_S: Final = 0.25

@@ -8,7 +8,7 @@ from fasthook.cli.reading import Spool, fail, opens_spool, say
 from fasthook.errors import ConfigError
 from fasthook.shapes.shape import Shape
 from fasthook.shapes.structs import module_of
-from fasthook.spool.queries import Filter
+from fasthook.spool.found import Filter
 from fasthook.stored import genuine_payload
 
 

@@ -12,13 +12,14 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
 import apsw
 import msgspec
 
 from fasthook.errors import ConfigError
-from fasthook.spool.changes import NEVER_NS, Cursor, Part, State
+from fasthook.spool.changes import Cursor, Part, State
+from fasthook.spool.found import STATES, DeadLetter, Failure, Filter, Found, Kept
 from fasthook.spool.index import INDEX_NAME
 from fasthook.spool.journal import (
     WORKER_OF_POSITION,
@@ -28,7 +29,7 @@ from fasthook.spool.journal import (
     read_record,
     segment_path,
 )
-from fasthook.spool.records import ACCEPTED, ERASED, Accepted, read_accepted
+from fasthook.spool.records import ACCEPTED, ERASED, read_accepted
 from fasthook.spool.schema import VERSION
 
 _BUSY_MS: Final = 5000
@@ -36,75 +37,12 @@ _BUSY_MS: Final = 5000
 _STRETCH_ROWS: Final = 20_000
 #: Rows that are in memory at once.
 _PAGE_ROWS: Final = 1000
-#: The states that the index has an index of: these deliveries are found without a look at the rest.
-_QUICK: Final = (State.RUNNING, State.DEAD, State.DAMAGED, State.FORGOTTEN)
-_IS_QUICK: Final = f"state IN ({', '.join(f'{state:d}' for state in _QUICK)})"
 _COLUMNS: Final = "position, endpoint, event_id, event_type, received_at_ns, state, due_ns"
 _MAX_POSITION: Final = 2**63 - 1
-
-#: The states of deliveries, by the names that people use.
-STATES: Final[dict[str, State]] = {
-    state.name.lower(): state for state in State if state not in (State.WAITING, State.SKIPPED)
-}
 
 
 class Unreadable(ConfigError):
     """The index, or a file of the journal, can't be read."""
-
-
-class Filter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which deliveries are wanted: those for which all of it holds."""
-
-    endpoint: str = ""  # empty, here and below: any
-    event_type: str = ""
-    event_id: str = ""
-    states: tuple[State, ...] = ()  # one of these
-    since_ns: int = 0  # received then or later; wall clock
-    until_ns: int = NEVER_NS  # received before; wall clock
-    before: int = -1  # older than the delivery at this position; -1: any
-
-
-class Found(NamedTuple):
-    """A delivery, as the index has it."""
-
-    position: int
-    endpoint: str
-    event_id: str
-    event_type: str
-    received_at_ns: int  # wall clock
-    state: State
-    due_ns: int  # of a pending one, wall clock; 0: at once, `NEVER_NS`: others come first
-
-    @property
-    def name(self) -> str:
-        """How people call it."""
-        return name_of(self.position)
-
-
-class Failure(NamedTuple):
-    """An attempt that failed."""
-
-    handler: str
-    attempt: int
-    at_ns: int  # wall clock
-    error: str
-
-
-class DeadLetter(NamedTuple):
-    """What a handler gave up."""
-
-    delivery: Found
-    part: Part
-    last: Failure | None  # None: it said nothing
-
-
-class Kept(NamedTuple):
-    """A delivery's record in the journal."""
-
-    kind: int  # ACCEPTED, or ERASED: head and body are zeros
-    accepted: Accepted
-    head: bytes
-    body: bytes
 
 
 class Reader:
@@ -234,7 +172,7 @@ class Reader:
     ) -> Iterator[Found]:
         if wanted.before >= 0 and place_of(stretch[0])[0] != place_of(wanted.before)[0]:
             wanted = self._until_before(wanted)
-        condition, values = _condition(wanted)
+        condition, values = wanted.condition()
         statement = (
             f"SELECT {_COLUMNS} FROM deliveries WHERE position BETWEEN ? AND ?{condition} "
             f"ORDER BY position {order} LIMIT ?"
@@ -262,7 +200,7 @@ class Reader:
     ) -> Iterator[tuple[int, int]]:
         """Parts of a stretch of positions, both included: not too many rows each."""
         low, high = stretch
-        if wanted.states and set(wanted.states) <= set(_QUICK):
+        if wanted.is_quick:
             yield low, high
             return
         statement = (
@@ -407,27 +345,6 @@ def _received(found: Found) -> int:
 def _last(failures: Iterable[Failure], handler: str) -> Failure | None:
     of = [failure for failure in failures if failure.handler == handler]
     return max(of, key=lambda failure: (failure.attempt, failure.at_ns), default=None)
-
-
-def _condition(wanted: Filter) -> tuple[str, list[Any]]:
-    """SQL for everything but the position, and its values."""
-    condition, values = "", list[Any]()
-    for column in ("endpoint", "event_type", "event_id"):
-        if value := getattr(wanted, column):
-            condition += f" AND {column} = ?"
-            values.append(value)
-    if wanted.states:
-        if set(wanted.states) <= set(_QUICK):
-            condition += f" AND {_IS_QUICK}"  # as the index says it, or SQLite does not see it
-        condition += f" AND state IN ({', '.join('?' * len(wanted.states))})"
-        values += map(int, wanted.states)
-    if wanted.since_ns > 0:
-        condition += " AND received_at_ns >= ?"
-        values.append(wanted.since_ns)
-    if wanted.until_ns < NEVER_NS:
-        condition += " AND received_at_ns < ?"
-        values.append(wanted.until_ns)
-    return condition, values
 
 
 def _missing(path: Path) -> str:

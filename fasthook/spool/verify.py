@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from typing import Final, Literal, NamedTuple
 
 from fasthook.spool.changes import State
+from fasthook.spool.found import Found
 from fasthook.spool.index import INDEX_NAME
 from fasthook.spool.journal import name_of, place_of, position_of
-from fasthook.spool.queries import Found, Reader
+from fasthook.spool.queries import Reader
 from fasthook.spool.records import (
     ACCEPTED,
     BLANK,

@@ -11,7 +11,8 @@ import time
 import pytest
 
 from fasthook.spool.changes import State
-from fasthook.spool.queries import Filter, Reader
+from fasthook.spool.found import Filter
+from fasthook.spool.queries import Reader
 from tests.cli.conftest import COMMAND, WAIT_S
 from tests.cli.hooks import Hooks, post, shop, wait_until
 from tests.spool.filled import delivery, fill, outcome

@@ -10,11 +10,12 @@ import pytest
 from fasthook.errors import ConfigError
 from fasthook.spool import queries
 from fasthook.spool.changes import NEVER_NS, State
+from fasthook.spool.found import Filter
 from fasthook.spool.index import INDEX_NAME
 from fasthook.spool.journal import Journal, name_of, position_of
 from fasthook.spool.lock import lock
 from fasthook.spool.names import position_named
-from fasthook.spool.queries import Filter, Reader
+from fasthook.spool.queries import Reader
 from fasthook.spool.records import ACCEPTED, ERASED, Forgotten, later_record
 from tests.spool.filled import HEAD, delivery, fill, outcome
 
@@ -217,7 +218,7 @@ def test_a_page_before_what_is_not_known_is_refused_where_it_would_be_guessed(tm
 
 def test_dead_letters_are_found_by_the_index_of_states(tmp_path, reader):
     fill(tmp_path, delivery("a"))
-    condition, values = queries._condition(Filter(states=(State.DEAD,)))
+    condition, values = Filter(states=(State.DEAD,)).condition()
     plan = reader()._connection.execute(
         "EXPLAIN QUERY PLAN SELECT * FROM deliveries WHERE position BETWEEN 0 AND 9"
         f"{condition} ORDER BY position DESC LIMIT 5",

@@ -11,8 +11,8 @@ import apsw
 import pytest
 
 from fasthook.spool.changes import State
+from fasthook.spool.journal import name_of
 from fasthook.spool.offline import Offline
-from fasthook.spool.queries import name_of
 from tests.torture.helpers import FULL, Site, read_answer, request
 
 KILLS = 40 if FULL else 2

@@ -24,7 +24,8 @@ from fasthook.errors import ConfigError
 from fasthook.logs import escape
 from fasthook.model import Request, texts
 from fasthook.spool.changes import State
-from fasthook.spool.queries import Filter, Found, Reader
+from fasthook.spool.found import Filter, Found
+from fasthook.spool.queries import Reader
 from fasthook.verifying import known_secrets, provider_of, scheme_of
 
 ID_PREFIX: Final = "fasthook-probe-"
