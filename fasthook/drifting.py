@@ -13,18 +13,20 @@ from fasthook.config import Config
 from fasthook.errors import ConfigError
 from fasthook.logs import log
 from fasthook.shapes.drift import Change, Drift
+from fasthook.spool.found import Found
 from fasthook.spool.journal import place_of
-from fasthook.spool.found import Filter, Found
 from fasthook.spool.queries import Reader
 from fasthook.stored import genuine_payload
 
-#: Of each endpoint, the newest: read when it begins, which tells nothing; and at each look.
-_LEARNED: Final = 300
+#: Events that are read when it begins, which tells nothing, and at each look after that.
+_LEARNED: Final = 2000
 _SAMPLE: Final = 200
+#: Of all endpoints together: beyond, none is learnt any more.
+_MAX_PLACES: Final = 40_000
 #: Lines of one endpoint until the next start: beyond, it has no shape.
 _MAX_SAID: Final = 100
-#: Between two events the rest of the process has the interpreter.
-_PAUSE_S: Final = 0.001
+#: Between two events the rest of the process has the interpreter, so many times as long.
+_PAUSE: Final = 4
 #: Of a body; a longer one takes too long to look at.
 _MAX_BYTES: Final = 1024 * 1024
 _STOP_S: Final = 5.0
@@ -41,7 +43,6 @@ class Drifting:
         self._drifts: dict[str, Drift] = {}
         self._said: dict[str, int] = {}
         self._ends: dict[int, int] = {}  # the last position that was looked at, by worker
-        self._looked_ns = 0
         self._is_over = threading.Event()
         self._looking: threading.Thread | None = None
 
@@ -75,22 +76,14 @@ class Drifting:
                 return
 
     def _look(self, reader: Reader, *, is_first: bool) -> None:
-        since_ns, self._looked_ns = self._looked_ns, time.time_ns()
         ends = reader.ends()
-        # The index lags, and clocks are set: what was seen is known by its position.
-        since_ns = 0 if is_first else since_ns - 10**10
-        for endpoint in self._endpoints:
-            wanted = Filter(endpoint=endpoint, since_ns=since_ns)
-            newest = reader.newest(wanted, _LEARNED if is_first else _SAMPLE)
-            for found in reversed(newest):
-                if self._is_over.is_set():
+        for found in reader.samples(_LEARNED if is_first else _SAMPLE, self._ends):
+            # What has come since `ends` was read is for the next look.
+            if found.position <= ends.get(place_of(found.position)[0], -1):
+                begun_s = time.monotonic()
+                self._feed(reader, found, is_quiet=is_first)
+                if self._is_over.wait(_PAUSE * (time.monotonic() - begun_s)):
                     return
-                worker = place_of(found.position)[0]
-                # What has come since `ends` was read is for the next look.
-                is_new = is_first or found.position > self._ends.get(worker, -1)
-                if is_new and found.position <= ends.get(worker, -1):
-                    self._feed(reader, found, is_quiet=is_first)
-                    time.sleep(_PAUSE_S)
         self._ends |= ends
 
     def _feed(self, reader: Reader, found: Found, *, is_quiet: bool) -> None:
@@ -99,7 +92,11 @@ class Drifting:
         payload = None if is_long else genuine_payload(kept)
         if payload is None:
             return
-        drift = self._drifts.setdefault(found.endpoint, Drift())
+        drift = self._drifts.get(found.endpoint)
+        if drift is None:
+            if sum(other.places for other in self._drifts.values()) >= _MAX_PLACES:
+                return
+            drift = self._drifts[found.endpoint] = Drift()
         for change in drift.feed(found.event_type, payload, found):
             said = self._said.get(found.endpoint, 0)
             if not is_quiet and said < _MAX_SAID:

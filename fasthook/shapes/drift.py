@@ -61,7 +61,7 @@ class Drift:
         self._least = least
         self._types: dict[str, _Place] = {}
         self._seen = 0
-        self._places = 0
+        self.places = 0  #: how many are known, of all types together
         self._at: Any = None  # of the payload that is looked at
 
     def feed(self, event_type: str, payload: Any, at: Any) -> list[Change]:
@@ -116,9 +116,9 @@ class Drift:
             yield from self._look(place.item, value, path)
 
     def _new(self) -> _Place | None:
-        if self._places == _MAX_PLACES:
+        if self.places == _MAX_PLACES:
             return None
-        self._places += 1
+        self.places += 1
         return _Place()
 
     def _object(self, place: _Place, value: dict[str, Any], path: tuple[str, ...]) -> Iterator[Any]:

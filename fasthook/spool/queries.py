@@ -117,6 +117,24 @@ class Reader:
         ]
         return iter(heapq.merge(*each, key=_received))
 
+    def samples(self, limit: int, after: Mapping[int, int]) -> list[Found]:
+        """The newest, up to `limit`, as many of each type of event of each endpoint as of others.
+
+        Oldest first. `after`: as above; of each worker the newest 20,000 are looked at.
+        """
+        statement = (
+            f"SELECT nth, {_COLUMNS} FROM (SELECT *, row_number() OVER "
+            "(PARTITION BY endpoint, event_type ORDER BY position DESC) AS nth FROM "
+            f"(SELECT {_COLUMNS} FROM deliveries WHERE position BETWEEN ? AND ? "
+            "ORDER BY position DESC LIMIT ?)) ORDER BY nth, position DESC LIMIT ?"
+        )
+        rows: list[tuple[int, Found]] = []
+        for low, high in self._ranges(Filter(), after):
+            for nth, *row in self._ask(statement, (low, high, _STRETCH_ROWS, limit)):
+                rows.append((nth, _found(row)))
+        rows.sort(key=_newest_of_each)
+        return sorted((found for _, found in rows[:limit]), key=_received)
+
     def ends(self) -> dict[int, int]:
         """The newest delivery's position, by worker."""
         ends = {}
@@ -340,6 +358,10 @@ def _found(row: Sequence[Any]) -> Found:
 
 def _received(found: Found) -> int:
     return found.received_at_ns
+
+
+def _newest_of_each(row: tuple[int, Found]) -> tuple[int, int]:
+    return row[0], -row[1].received_at_ns
 
 
 def _last(failures: Iterable[Failure], handler: str) -> Failure | None:

@@ -209,6 +209,26 @@ def test_several_workers_are_one_list_in_order_of_time_and_one_of_pages(tmp_path
     assert list(opened.oldest_first(Filter(), after)) == everything[:4][::-1]
 
 
+def test_samples_are_of_each_type_of_each_endpoint_newest_of_all_workers(
+    tmp_path, reader, monkeypatch
+):
+    many = [delivery(f"many {n}", at_s=1000 + n) for n in range(50)]
+    few = [delivery(f"few {n}", at_s=990 + n, event_type="tag") for n in range(3)]
+    other = [delivery(f"other {n}", at_s=980 + n, endpoint="site") for n in range(5)]
+    fill(tmp_path, *other, *few, *many)
+    fill(tmp_path, delivery("of 1", at_s=2000), beside=[0])
+    opened = reader()
+    # Of the first worker three of each, of the second the only one.
+    assert ids(opened.samples(10, {})) == [
+        *("other 2", "other 3", "other 4", "few 0", "few 1", "few 2"),
+        *("many 47", "many 48", "many 49", "of 1"),
+    ]
+    assert len(opened.samples(100, {})) == 59
+    assert ids(opened.samples(10, opened.ends())) == []
+    monkeypatch.setattr(queries, "_STRETCH_ROWS", 7)
+    assert ids(opened.samples(100, {})) == [*(f"many {n}" for n in range(43, 50)), "of 1"]
+
+
 def test_a_page_before_what_is_not_known_is_refused_where_it_would_be_guessed(tmp_path, reader):
     for worker in (0, 1):
         fill(tmp_path, delivery(f"{worker}"), beside=range(worker))
