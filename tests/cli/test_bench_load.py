@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 
-from fasthook.cli.bench.load import Load, Senders, quantile, status_of, steadily
+from fasthook.cli.bench.load import Load, Loaded, Senders, quantile, status_of, steadily
 
 ACCEPTED = b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n"
 STALL_S = 0.3
@@ -92,6 +92,13 @@ def test_nothing_is_sent_on_a_connection_that_is_said_to_end():
     loaded = load(10, answer=last)
     assert [each.status for each in loaded.answered] == [202] * 10
     assert 10 <= Server.connections <= 11  # the one that would have been next
+
+
+def test_a_load_that_was_late_or_too_busy_says_so():
+    assert Loaded([], [], 1.0, [], 0.5).keeps_up
+    assert Loaded([], [], 1.0, [0.001] * 200 + [0.5], 0.94).keeps_up
+    assert not Loaded([], [], 1.0, [0.001] * 98 + [0.03] * 2, 0.5).keeps_up
+    assert not Loaded([], [], 1.0, [], 0.95).keeps_up
 
 
 def test_each_answer_is_one_whatever_its_pieces():

@@ -48,8 +48,7 @@ class Loaded(NamedTuple):
     @property
     def keeps_up(self) -> bool:
         """Whether the load itself was in time, so that it measured the service."""
-        late = sorted(self.lags_s)
-        return self.busy < 0.95 and not (late and late[int(len(late) * 0.99)] > 0.02)
+        return self.busy < 0.95 and quantile(sorted(self.lags_s), 0.99) <= 0.02
 
 
 class _Connection(asyncio.Protocol):

@@ -206,8 +206,9 @@ class Running:
     """The service, from when it is ready until the end of the context."""
 
     def __init__(self, own: Own, folder: Path) -> None:
-        """Raises `ConfigError` where it can't be started."""
-        self._folder = folder
+        """It begins now; as a context it is waited for. That raises `ConfigError` where it does not
+        become ready.
+        """
         self._log = folder / "log"
         listen, admin = own.tree["server"]["listen"][0], own.tree["admin"]["listen"]
         self.port = int(listen.rpartition(":")[2])
