@@ -23,6 +23,7 @@ import gevent
 import orjson
 from gevent import socket
 from locust import FastHttpUser, between, events, task
+from locust.contrib.fasthttp import ResponseContextManager
 
 from fasthook.cli.send import Target, build
 from fasthook.intake import catalogue
@@ -87,13 +88,18 @@ class Sender(FastHttpUser):
         """Nothing is sent yet that could be sent again."""
         self.before: deque[tuple[Made, int, str]] = deque(maxlen=_REMEMBERED)
 
+    def sent(self, made: Made, what: str) -> ResponseContextManager:
+        """Send it, as one of a kind of requests; who asks says whether the answer is right."""
+        request = made.request
+        path, body = request.target.decode(), request.body
+        return self.client.post(
+            path, data=body, headers=made.headers, name=what, catch_response=True
+        )
+
     def post(self, made: Made, what: str) -> tuple[int, str]:
         """Send it, and expect that it is accepted; status and text of the answer."""
         note(_SENT, made)
-        path = made.request.target.decode()
-        with self.client.post(
-            path, data=made.request.body, headers=made.headers, name=what, catch_response=True
-        ) as answer:
+        with self.sent(made, what) as answer:
             status, text = answer.status_code, answer.text or ""
             if 200 <= status < 300:
                 note(_ACCEPTED, made)
@@ -129,13 +135,7 @@ class Sender(FastHttpUser):
         if not self.before:
             return
         made, status, text = random.choice(self.before)
-        with self.client.post(
-            made.request.target.decode(),
-            data=made.request.body,
-            headers=made.headers,
-            name="again",
-            catch_response=True,
-        ) as answer:
+        with self.sent(made, "again") as answer:
             if (answer.status_code, answer.text or "") != (status, text):
                 answer.failure(f"the same event was answered {status}, then {answer.status_code}")
 
@@ -143,13 +143,7 @@ class Sender(FastHttpUser):
     def forged(self) -> None:
         """Signed wrongly, or changed after it was signed."""
         made = make(random.choice((SMALL, USUAL)), random.choice(("body", "signature", "secret")))
-        with self.client.post(
-            made.request.target.decode(),
-            data=made.request.body,
-            headers=made.headers,
-            name="forged",
-            catch_response=True,
-        ) as answer:
+        with self.sent(made, "forged") as answer:
             if answer.status_code == 401:
                 answer.success()
             else:
