@@ -14,7 +14,7 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 # Debian's names. Installed where we may; where they are missing, CI fails and others are told.
 SYSTEM_PACKAGES = nginx-light curl openssl wrk strace gcc libc6-dev systemd-container python3-venv postgresql webhook
-BENCH_PACKAGES = redis-server webhook
+BENCH_PACKAGES = redis-server
 ROBYN = robyn==0.88.0   # it pins an older uvloop, and so gets a folder of its own
 
 .PHONY: run test load bench profile torture venv install uninstall interpreted system lint clean
