@@ -106,7 +106,7 @@ class Sender:
         self.burst_until = 0.0
         self.burst_rate = 0.0
         self.holidays: set[int] = set()
-        if kind.holidays:  # ten a year on working days, and one pair of days each half year
+        if kind.holidays:  # eight a year on working days, and a pair in each half of it
             days = [day for day in range(366) if day % 7 < 5]
             self.holidays = set(self.rng.sample(days, 8))
             for half in (0, 1):
