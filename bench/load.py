@@ -14,17 +14,17 @@ import argparse
 import contextlib
 import json
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from bench import nginx
+from bench.servers import ROOT, NotThere, program
+from bench.systems import free_port, is_open, wait_for
 from fasthook.intake import catalogue
 from fasthook.intake.signing import sample_secret
 from fasthook.spool.found import Filter
@@ -52,21 +52,11 @@ secrets = ["plain:{secret}"]
 handlers = ["nothing"]
 mode = "{mode}"
 """
-_NGINX = """
-{user}
-daemon off;
-pid {folder}/nginx.pid;
-error_log {folder}/nginx.log;
-events {{ worker_connections 4096; }}
-http {{
-  client_body_temp_path {folder}/body;
-  proxy_temp_path {folder}/proxy;
-  fastcgi_temp_path {folder}/fastcgi;
-  uwsgi_temp_path {folder}/uwsgi;
-  scgi_temp_path {folder}/scgi;
-  include {folder}/{host}.conf;
-}}
-"""
+#: Of one address, as all senders have it here.
+_BOUNDS = (
+    "    limit_req  zone=fasthook_requests burst=2000 nodelay;\n",
+    "    limit_conn fasthook_connections 100;\n",
+)
 
 
 class Site:
@@ -88,70 +78,44 @@ class Site:
         self.notes.write_text(json.dumps(notes))
         self.sent.touch()
         self.accepted.touch()
-        self.http, self.https = _free_port(), _free_port()
+        self.http = free_port()
+        self.https = self.http + 1
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """fasthook and nginx; they have ended when this has."""
         serve = [sys.executable, "-m", "fasthook.cli", "serve", "-c", str(self.config)]
-        with self._process(serve, "fasthook.log") as service:
-            _wait(lambda: (self.folder / "fasthook.sock").exists(), service, "fasthook")
-            self._write_nginx()
-            with self._process(
-                [_program("nginx"), "-p", str(self.folder), "-c", str(self.folder / "nginx.conf")],
-                "nginx.said",
-            ) as nginx:
-                _wait(self._is_open, nginx, "nginx")
-                yield
+        is_there = (self.folder / "fasthook.sock").exists
+        with (
+            self._process("fasthook", serve, is_there),
+            self._process("nginx", self._nginx(), lambda: is_open(self.https)),
+        ):
+            yield
 
     @contextlib.contextmanager
-    def _process(self, command: list[str], log: str) -> Iterator[subprocess.Popen[bytes]]:
-        with (self.folder / log).open("wb") as said:
+    def _process(
+        self, name: str, command: list[str], is_there: Callable[[], bool]
+    ) -> Iterator[None]:
+        with (self.folder / f"{name}.said").open("wb") as said:
             # A session of its own: Ctrl-C is for locust, and we end the others after it.
             process = subprocess.Popen(command, stdout=said, stderr=said, start_new_session=True)
         try:
-            yield process
+            wait_for(lambda: process.poll() is not None or is_there(), name, _PATIENCE_S)
+            if process.poll() is not None:
+                raise NotThere(f"{name} did not start")
+            yield
         finally:
             process.terminate()
             process.wait(_PATIENCE_S)
 
-    def _write_nginx(self) -> None:
+    def _nginx(self) -> list[str]:
         init = [sys.executable, "-m", "fasthook.cli", "init", "--nginx", HOST, str(self.folder)]
         subprocess.run([*init, "-c", str(self.config)], check=True, capture_output=True)
         block = self.folder / f"{HOST}.conf"
-        block.write_text(self._moved(block.read_text()))
-        certify = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt"]
-        certify += ["ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", f"/CN={HOST}"]
-        certify += ["-keyout", f"{self.folder}/key.pem", "-out", f"{self.folder}/cert.pem"]
-        subprocess.run(certify, check=True, capture_output=True)
-        # Its workers would be somebody else, who may not read this folder.
-        user = "user root;" if os.geteuid() == 0 else ""
-        conf = _NGINX.format(folder=self.folder, host=HOST, user=user)
-        (self.folder / "nginx.conf").write_text(conf)
-
-    def _moved(self, text: str) -> str:
-        """The block with ports and paths of its own, and without bounds for the one address."""
-        for old, new in (
-            ("listen 80;", f"listen 127.0.0.1:{self.http};"),
-            ("    listen [::]:80;\n", ""),
-            ("listen 443 ssl http2;", f"listen 127.0.0.1:{self.https} ssl http2;"),
-            ("\n    listen [::]:443 ssl http2;", ""),
-            (f"/etc/letsencrypt/live/{HOST}/fullchain.pem", f"{self.folder}/cert.pem"),
-            (f"/etc/letsencrypt/live/{HOST}/privkey.pem", f"{self.folder}/key.pem"),
-            ("/var/log/nginx/fasthook.json", f"{self.folder}/access.json"),
-            ("root /var/www/acme;", f"root {self.folder}/acme;"),
-            ("    limit_req  zone=fasthook_requests burst=2000 nodelay;\n", ""),
-            ("    limit_conn fasthook_connections 100;\n", ""),
-        ):
-            if text.count(old) != 1:
-                raise SystemExit(f"the block of nginx has {old!r} {text.count(old)} times")
-            text = text.replace(old, new)
-        return text
-
-    def _is_open(self) -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.https)):
-            return True
-        return False
+        text = nginx.moved(block.read_text(), HOST, self.folder, self.http, self.https)
+        block.write_text(nginx.replaced(text, dict.fromkeys(_BOUNDS, "")))
+        nginx.certify(self.folder, HOST)
+        return nginx.configured(self.folder, f"include {block};", 4096)
 
     def differences(self) -> list[str]:
         """Between what was accepted and what the spool holds."""
@@ -186,26 +150,6 @@ def _secret(name: str) -> str:
     return str(sample_secret(provider.schemes[provider.default_scheme], os.urandom(32)))
 
 
-def _program(name: str) -> str:
-    path = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin")
-    if path is None:
-        raise SystemExit(f"{name} is not installed; `make system` installs it")
-    return path
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as opened:
-        return int(opened.getsockname()[1])
-
-
-def _wait(fact: Callable[[], bool], process: subprocess.Popen[bytes], name: str) -> None:
-    ends = time.monotonic() + _PATIENCE_S
-    while not fact():
-        if process.poll() is not None or time.monotonic() > ends:
-            raise SystemExit(f"{name} did not start")
-        time.sleep(0.02)
-
-
 def locust(site: Site, options: argparse.Namespace) -> int:
     """Have the senders send; locust's exit code."""
     command = [sys.executable, "-m", "locust", "-f", str(Path(__file__).with_name("locustfile.py"))]
@@ -216,8 +160,7 @@ def locust(site: Site, options: argparse.Namespace) -> int:
         command += ["--autostart"]
     else:
         command += ["--headless", "--only-summary", "-t", f"{options.seconds}s"]
-    root = Path(__file__).parents[1]
-    environment = os.environ | {"FASTHOOK_LOAD": str(site.notes), "PYTHONPATH": str(root)}
+    environment = os.environ | {"FASTHOOK_LOAD": str(site.notes), "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, env=environment)
     # Ctrl-C reaches it, too: it lets its senders come to an end, and we wait for that.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -234,6 +177,9 @@ def main() -> None:
     parser.add_argument("--web-port", type=int, default=WEB_PORT)
     parser.add_argument("--mode", choices=("enforce", "observe"), default="enforce")
     options = parser.parse_args()
+    for each in ("nginx", "openssl"):
+        if not program(each):
+            sys.exit(f"{each} is not installed; `make system` installs it")
     with tempfile.TemporaryDirectory() as name:
         site = Site(Path(name), options.mode)
         with site.running():

@@ -49,6 +49,11 @@ class Server:
     #: Ended with it.
     others: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self.url.rpartition(":")[2])
+
     def counts(self) -> Counts:
         """What it says of itself."""
         return self.ask(self.url)
@@ -101,11 +106,12 @@ def free_port() -> int:
             return port
 
 
-def _is_open(server: Server) -> bool:
-    if any(each.poll() is not None for each in server.processes):
+def is_open(port: int, *processes: subprocess.Popen[bytes]) -> bool:
+    """Whether something takes connections there. Raises `NotThere` if one of these has ended."""
+    if any(each.poll() is not None for each in processes):
         raise NotThere("it has ended")
     with contextlib.suppress(OSError):
-        socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), 1).close()
+        socket.create_connection(("127.0.0.1", port), 1).close()
         return True
     return False
 
@@ -135,7 +141,7 @@ def running(
     server = system.start(Place(home, free_port(), work, request_bytes, connections))
     try:
         try:
-            wait_for(lambda: _is_open(server), "its port")
+            wait_for(lambda: is_open(server.port, *server.processes), "its port")
         except NotThere as error:
             raise NotThere(f"{system.name}: {error}; it said: {_last_words(home)}") from None
         yield server

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.nginx import certify, configured
 from tests.system.clocked import Clock
 
 ROOT = Path(__file__).parents[2]
@@ -187,37 +188,13 @@ def serve(tmp_path: Path, package: Path) -> Iterator[Callable[..., Service]]:
             service.stop()
 
 
-NGINX = """
-daemon off;
-user root;
-pid {folder}/nginx.pid;
-error_log {folder}/error.log;
-events {{ worker_connections 256; }}
-http {{
-  access_log off;
-  client_body_temp_path {folder}/body;
-  proxy_temp_path {folder}/proxy;
-  fastcgi_temp_path {folder}/fastcgi;
-  uwsgi_temp_path {folder}/uwsgi;
-  scgi_temp_path {folder}/scgi;
-  {http}
-}}
-"""
-
-
 @contextlib.contextmanager
 def nginx(folder: Path, http: str, listens: Path) -> Iterator[None]:
-    """A running nginx with `http` in that block. `listens`: a socket that is there once it is.
-
-    Where we are root its workers are root, too: as somebody else they could neither enter a folder
-    of pytest, which is ours alone, nor use the socket of a service. (Without root, nginx ignores
-    `user`, and says so.)
-    """
-    program = needs("nginx")
-    conf = folder / "nginx.conf"
-    conf.write_text(NGINX.format(folder=folder, http=http))
+    """A running nginx with `http` in that block. `listens`: a socket that is there once it is."""
+    needs("nginx")
+    command = configured(folder, f"access_log off; {http}")
     with (folder / "nginx.log").open("wb") as said:
-        process = subprocess.Popen([program, "-p", str(folder), "-c", str(conf)], stderr=said)
+        process = subprocess.Popen(command, stderr=said)
     try:
         wait_for(lambda: listens.exists() or process.poll() is not None, "nginx to listen")
         assert process.poll() is None, (folder / "nginx.log").read_text()
@@ -230,11 +207,8 @@ def nginx(folder: Path, http: str, listens: Path) -> Iterator[None]:
 
 def certificate(folder: Path, name: str) -> None:
     """`cert.pem` and `key.pem` in `folder`, for the host `name`."""
-    command = [needs("openssl"), "req", "-x509", "-newkey", "ec"]
-    command += ["-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
-    command += ["-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}"]
-    command += ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
-    subprocess.run(command, check=True, capture_output=True)
+    needs("openssl")
+    certify(folder, name)
 
 
 def exchange(port: int, raw: bytes, *, timeout_s: float = PATIENCE_S) -> bytes:

@@ -3,7 +3,6 @@
 import contextlib
 import hmac
 import json
-import os
 import re
 import signal
 import socket
@@ -16,8 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from bench.nginx import configured, moved
+from bench.systems import is_open
 from tests.ports import free_ports
-from tests.system.conftest import PATIENCE_S, ROOT, SECRET, Service, needs, wait_for
+from tests.system.conftest import PATIENCE_S, ROOT, SECRET, Service, certificate, needs, wait_for
 
 HOST = "hooks.test"
 CONFIG = """
@@ -37,22 +38,6 @@ provider = "github"
 secrets = ["env:HOOK_SECRET"]
 handlers = ["record"]
 """
-#: What a whole nginx has around the block, here without a root and without Debian's paths.
-AROUND = """
-{user}
-daemon off;
-pid {folder}/nginx.pid;
-error_log {folder}/error.log;
-events {{ worker_connections 256; }}
-http {{
-  client_body_temp_path {folder}/body;
-  proxy_temp_path {folder}/proxy;
-  fastcgi_temp_path {folder}/fastcgi;
-  uwsgi_temp_path {folder}/uwsgi;
-  scgi_temp_path {folder}/scgi;
-  include {folder}/{host}.conf;
-}}
-"""
 PUSH = {"ref": "refs/heads/main", "after": "9049f126", "commits": []}
 
 
@@ -63,36 +48,6 @@ def written(folder: Path, *options: str | Path) -> Path:
     return folder / f"{HOST}.conf"
 
 
-def moved(text: str, folder: Path, http: int, https: int) -> str:
-    """The block with ports and paths of a test; nothing else of it is changed."""
-    for old, new in (
-        ("listen 80;", f"listen 127.0.0.1:{http};"),
-        ("    listen [::]:80;\n", ""),
-        ("listen 443 ssl http2;", f"listen 127.0.0.1:{https} ssl http2;"),
-        ("\n    listen [::]:443 ssl http2;", ""),
-        (f"/etc/letsencrypt/live/{HOST}/fullchain.pem", f"{folder}/cert.pem"),
-        (f"/etc/letsencrypt/live/{HOST}/privkey.pem", f"{folder}/key.pem"),
-        ("/var/log/nginx/fasthook.json", f"{folder}/access.json"),
-        ("root /var/www/acme;", f"root {folder}/acme;"),
-    ):
-        assert text.count(old) == 1, old
-        text = text.replace(old, new)
-    return text
-
-
-def certify(folder: Path) -> None:
-    subprocess.run(
-        [
-            *(needs("openssl"), "req", "-x509", "-newkey", "ec"),
-            *("-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"),
-            *("-subj", f"/CN={HOST}", "-addext", f"subjectAltName=DNS:{HOST}"),
-            *("-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")),
-        ],
-        check=True,
-        capture_output=True,
-    )
-
-
 class Front:
     """nginx with the block, and the service behind it, if there is one."""
 
@@ -100,22 +55,16 @@ class Front:
         self.folder = folder
         self.service: Service | None = None
         self.http, self.https = free_ports(2)
-        certify(folder)
-        (folder / f"{HOST}.conf").write_text(moved(block, folder, self.http, self.https))
-        # Its workers would be somebody else, who may not read the folders of a test.
-        user = "user root;" if os.geteuid() == 0 else ""
-        (folder / "nginx.conf").write_text(AROUND.format(folder=folder, host=HOST, user=user))
-        self.command = [needs("nginx"), "-p", str(folder), "-c", str(folder / "nginx.conf")]
+        needs("nginx")
+        certificate(folder, HOST)
+        path = folder / f"{HOST}.conf"
+        path.write_text(moved(block, HOST, folder, self.http, self.https))
+        self.command = configured(folder, f"include {path};")
 
     def start(self) -> None:
         self.process = subprocess.Popen(self.command, stderr=subprocess.DEVNULL)
         wait_for((self.folder / "nginx.pid").exists, "nginx to begin")
-        wait_for(self._is_open, "nginx to listen")
-
-    def _is_open(self) -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.https)):
-            return True
-        return False
+        wait_for(lambda: is_open(self.https), "nginx to listen")
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)

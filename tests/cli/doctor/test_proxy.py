@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from bench.nginx import MAIN
 from fasthook.cli.doctor import proxy
 from fasthook.cli.doctor.sites import Unparsed, parse
 from tests.cli.conftest import configuration, endpoint
 from tests.cli.doctor.conftest import bads, goods, is_all_good, needs_root, warnings
-from tests.system.conftest import NGINX, certificate, needs
+from tests.system.conftest import certificate, needs
 
 GOOD = """
 upstream fasthook {{ server unix:{folder}/fasthook.sock; keepalive 32; keepalive_timeout 60s; }}
@@ -56,7 +57,10 @@ def look(case, tmp_path, keys):
 
     def look(http: str = GOOD, *, more: str = "", server: str = "", listen: str = ""):
         conf = tmp_path / "nginx.conf"
-        conf.write_text(NGINX.format(folder=tmp_path, http=http.format(folder=tmp_path)))
+        filled = f"access_log off; {http.format(folder=tmp_path)}"
+        conf.write_text(
+            MAIN.format(user="user root;", folder=tmp_path, http=filled, connections=256)
+        )
         text = configuration(endpoint("github", more=more), server=server)
         listen = listen or f"unix:{tmp_path}/fasthook.sock"
         examined = case(text.replace("tcp://127.0.0.1:0", listen, 1))
