@@ -10,6 +10,7 @@ left out, and named.
 
 import argparse
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -177,7 +178,9 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m bench", description=__doc__, formatter_class=raw)
     parser.add_argument("--seconds", type=int, default=1, help="of each measurement (1)")
     parser.add_argument("--rounds", type=int, help="of each pair (5)")
-    parser.add_argument("--only", type=lambda text: text.split(","), default=[], metavar="NAME,…")
+    # Names may have a comma, with a space after it.
+    names = re.compile(",(?! )").split
+    parser.add_argument("--only", type=names, default=[], metavar="NAME,…")
     parser.add_argument(
         "--quick", action="store_true", help="2 rounds, of servers that are not warm"
     )

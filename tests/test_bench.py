@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.__main__ import parsed
 from bench.catalogue import CATALOGUE
 from bench.pairs import WrongCount, check
 from bench.servers import Load, NotThere, start
@@ -103,6 +104,14 @@ def test_counts_agree_if_only_the_last_requests_were_heard_by_one_side():
 def test_a_wrong_count_has_no_figure(after, load, said):
     with pytest.raises(WrongCount, match=said):
         counted("prototype", after, load)
+
+
+def test_a_system_is_asked_for_by_its_name_with_a_comma():
+    assert parsed(["--only", "start,nginx, 202,prototype"]).only == [
+        "start",
+        "nginx, 202",
+        "prototype",
+    ]
 
 
 def test_what_is_not_installed_is_named_with_how_to_get_it():
