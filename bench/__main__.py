@@ -2,10 +2,10 @@
 
     make bench        python -m bench [--seconds S] [--rounds N] [--only NAME,…] [--quick]
 
-Writes RESULTS.md and pictures/. NAME is a section (pairs, latency, sizes, endpoints, connections,
-memory, start) or a system of `--list`; with --only they go to .run/bench/, unless --out says where.
-Exit status: 0; 1 where something counted wrong or did not start. A peer that is not installed is
-left out, and named.
+Writes RESULTS.md and pictures/. NAME is a section or a system of `--list`; with --only they go to
+.run/bench/, unless --out says where. Exit status: 0; 1 where something counted wrong or did not
+start, or where a cost, memory or the start was more than it may be (ratios of pairs are only told).
+A peer that is not installed is left out, and named.
 """
 
 import argparse
@@ -13,7 +13,6 @@ import os
 import re
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,13 +23,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bench import pairs, pictures, report, sections
 from bench.catalogue import CATALOGUE
-from bench.pairs import Pair, Tell, WrongCount
+from bench.pairs import How, Pair, Tell, WrongCount
 from bench.results import Results, busy
-from bench.servers import LOAD_CORE, ROOT, NotThere, program
+from bench.servers import LOAD_CORE, ROOT, NotThere, program, scratch
 from bench.systems import System
 from bench.workload import SIZES, Work
 
-SECTIONS = ("pairs", "latency", "sizes", "endpoints", "connections", "memory", "start")
+SECTIONS = ("pairs", "latency", "sizes", *sections.ALONE)
 
 
 class Part(NamedTuple):
@@ -57,7 +56,7 @@ class Run:
     def measure(self, folder: Path, progress: Progress) -> None:
         """All sections. What counts wrong or does not start has no figure."""
         began_s = time.monotonic()
-        parts = [part for name in self._sections for part in getattr(self, f"_{name}")(folder)]
+        parts = [part for name in self._sections for part in self._parts(name, folder)]
         task = progress.add_task("", total=sum(part.steps for part in parts))
         for part in parts:
             progress.update(task, description=part.name)
@@ -67,19 +66,23 @@ class Run:
                 self.results.wrong.append(str(error))
         self.results.took_s = time.monotonic() - began_s
 
+    def _parts(self, name: str, folder: Path) -> Iterator[Part]:
+        many = {"pairs": self._pairs, "latency": self._latency, "sizes": self._sizes}
+        return many[name](folder) if name in many else self._alone(name, folder)
+
     def _present(self, names: Sequence[str]) -> list[System]:
         return [self.systems[name] for name in names if name in self.systems]
 
     def _pairs(self, folder: Path) -> Iterator[Part]:
-        seconds, rounds = self.results.seconds, self.results.rounds
         for pair in pairs.PAIRS:
             if {pair.ours, pair.other} <= self.systems.keys():
 
                 def measure(tell: Tell, pair: Pair = pair) -> None:
-                    how = (folder, seconds, rounds, tell, self._is_warm)
-                    self.results.pairs.append(pairs.measure(pair, self.systems, *how))
+                    how = self._how(folder, tell)
+                    found = pairs.measure(pair, self.systems, how, self._is_warm)
+                    self.results.pairs.append(found)
 
-                yield Part(f"{pair.ours} / {pair.other}", 2 * rounds, measure)
+                yield Part(f"{pair.ours} / {pair.other}", 2 * self.results.rounds, measure)
 
     def _latency(self, folder: Path) -> Iterator[Part]:
         for system in self._present(sections.LATENCY):
@@ -92,55 +95,27 @@ class Run:
             yield Part(f"latency of {system.name}", 1, measure)
 
     def _sizes(self, folder: Path) -> Iterator[Part]:
-        seconds, rounds = self.results.seconds, self.results.rounds
         systems = self._present(sections.SIZED)
         for work in SIZES if systems else ():
 
             def measure(tell: Tell, work: Work = work) -> None:
-                found = sections.size(work, systems, folder, seconds, rounds, tell)
-                self.results.sizes[work.name] = found
+                self.results.sizes[work.name] = sections.size(
+                    work, systems, self._how(folder, tell)
+                )
 
-            yield Part(work.name, rounds * len(systems), measure)
+            yield Part(work.name, self.results.rounds * len(systems), measure)
 
-    def _endpoints(self, folder: Path) -> Iterator[Part]:
-        seconds, rounds = self.results.seconds, self.results.rounds
-        for system in self._present([sections.MANY]):
-
-            def measure(tell: Tell, system: System = system) -> None:
-                found = sections.endpoints(system, folder, seconds, rounds, tell)
-                self.results.endpoints = found
-
-            yield Part("endpoints", rounds * len(sections.ENDPOINTS), measure)
-
-    def _connections(self, folder: Path) -> Iterator[Part]:
-        seconds, rounds = self.results.seconds, self.results.rounds
-        for system in self._present([sections.MANY]):
+    def _alone(self, name: str, folder: Path) -> Iterator[Part]:
+        section = sections.ALONE[name]
+        for system in self._present([section.system]):
 
             def measure(tell: Tell, system: System = system) -> None:
-                found = sections.connections(system, folder, seconds, rounds, tell)
-                self.results.connections = found
+                setattr(self.results, name, section.measure(system, self._how(folder, tell)))
 
-            yield Part("idle connections", rounds * len(sections.IDLE), measure)
+            yield Part(section.says, section.steps(self.results.rounds), measure)
 
-    def _start(self, folder: Path) -> Iterator[Part]:
-        rounds = self.results.rounds
-        for system in self._present([sections.LASTING]):
-
-            def measure(tell: Tell, system: System = system) -> None:
-                for _ in range(rounds):
-                    self.results.starts_s.append(sections.starting(system, folder))
-                    tell()
-
-            yield Part("start", rounds, measure)
-
-    def _memory(self, folder: Path) -> Iterator[Part]:
-        for system in self._present([sections.LASTING]):
-
-            def measure(tell: Tell, system: System = system) -> None:
-                self.results.memory = sections.memory(system, folder, 10 * self.results.seconds)
-                tell()
-
-            yield Part("memory and disk", 1, measure)
+    def _how(self, folder: Path, tell: Tell) -> How:
+        return How(folder, self.results.seconds, self.results.rounds, tell)
 
 
 def bench(options: argparse.Namespace, systems: Mapping[str, System] = CATALOGUE) -> int:
@@ -151,13 +126,11 @@ def bench(options: argparse.Namespace, systems: Mapping[str, System] = CATALOGUE
     run = Run(options, systems)
     os.sched_setaffinity(0, {LOAD_CORE})  # what starts and asks the servers is no part of them
     columns = (TextColumn("{task.description:40}"), BarColumn(), MofNCompleteColumn())
-    # On the disk that is measured: /tmp may be memory.
-    (ROOT / ".run").mkdir(exist_ok=True)
     with (
-        tempfile.TemporaryDirectory(dir=ROOT / ".run", prefix="bench-") as name,
+        scratch() as folder,
         Progress(*columns, TimeRemainingColumn(), console=console) as progress,
     ):
-        run.measure(Path(name), progress)
+        run.measure(folder, progress)
     try:
         drawn = pictures.draw(run.results, out / "pictures")
     except ImportError:
@@ -168,8 +141,10 @@ def bench(options: argparse.Namespace, systems: Mapping[str, System] = CATALOGUE
         console.print(f"went wrong, left out: {each}", style="red")
     for each, how in run.results.missing.items():
         console.print(f"not installed, left out: {each} ({how})")
+    for each in run.results.missed():
+        console.print(f"more than it may be: {each}", style="red")
     console.print(f"written: {out / 'RESULTS.md'}")
-    return 1 if run.results.wrong else 0
+    return 1 if run.results.wrong or run.results.missed() else 0
 
 
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -182,7 +157,7 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     names = re.compile(",(?! )").split
     parser.add_argument("--only", type=names, default=[], metavar="NAME,…")
     parser.add_argument(
-        "--quick", action="store_true", help="2 rounds, of servers that are not warm"
+        "--quick", action="store_true", help="2 rounds, and pairs that are not warm"
     )
     parser.add_argument("--out", metavar="FOLDER", help="for RESULTS.md and pictures/")
     parser.add_argument("--list", action="store_true", help="the sections and systems there are")

@@ -33,17 +33,21 @@ def _asked_there(url: str) -> Counts:
 
 
 def _asked_of_fasthook(port: int, handles: bool) -> Callable[[str], Counts]:
-    line = re.compile(r'^fasthook_(requests|attempts)_total{.*,(?:result|outcome)="(\w+)"} (\S+)$')
+    line = re.compile(
+        r"^fasthook_(?:requests|attempts|log_lines_unwritten)_total"
+        r'{(?:.*,)?(?:result|outcome|why)="(\w+)"} (\S+)$'
+    )
 
     def ask(url: str) -> Counts:
         totals: dict[str, int] = {}
         text = urllib3.request("GET", f"http://127.0.0.1:{port}/metrics", timeout=20).data.decode()
         for each in text.splitlines():
             if found := line.match(each):
-                totals[found[2]] = totals.get(found[2], 0) + int(float(found[3]))
+                totals[found[1]] = totals.get(found[1], 0) + int(float(found[2]))
         failed = sum(n for result, n in totals.items() if result.isdigit() and result != "401")
         handled = totals.get("done", 0) if handles else None
-        return Counts(totals.get("event", 0), totals.get("401", 0), None, handled, failed)
+        accepted, refused, dropped = (totals.get(n, 0) for n in ("event", "401", "dropped"))
+        return Counts(accepted, refused, None, handled, failed, dropped)
 
     return ask
 
@@ -62,7 +66,12 @@ def _asked_of_log(path: Path) -> Callable[[str], Counts]:
 
 
 def _fasthook(
-    durability: str, *, hold: bool = False, log: str = "", attempts: bool = False
+    durability: str,
+    *,
+    hold: bool = False,
+    handler: str = "",
+    log: str = "",
+    attempts: bool = False,
 ) -> Callable[[Place], Server]:
     def starts(place: Place, listen: str = "") -> Server:
         make_handler(place.folder)
@@ -72,13 +81,13 @@ def _fasthook(
             lines["format"] = log
         if log == "journal":
             lines["journal_socket"] = others.enter_context(_journald(place.folder))
-        _, process = fasthook(
-            *(place.folder, "fasthook", place.port),
+        process = fasthook(
+            *(place.folder, place.port, place.work),
             durability=durability,
             hold=hold,
+            handler=handler,
             log=lines,
             listen=listen,
-            work=place.work,
             max_connections=place.connections + 100,
         )
         ask = _asked_of_fasthook(place.port + 1, not hold)
@@ -240,6 +249,18 @@ def _lacks_robyn() -> str:
     return "" if (ROBYN / "robyn").is_dir() else "make bench (it has a folder of its own)"
 
 
+def _logging(durability: str) -> Iterator[System]:
+    """One that handles, with each kind of log."""
+    for kind, says, log, attempts in (
+        ("log", "a line for each request, as text", "text", False),
+        ("all log", "another for each event handled", "text", True),
+        ("journald", "a line for each request", "journal", False),
+        ("all journald", "another for each event handled", "journal", True),
+    ):
+        starts = _fasthook(durability, log=log, attempts=attempts)
+        yield System(f"fasthook {durability}, {kind}", says, starts, handles=True)
+
+
 _NGINX = _lacks_program("nginx", "nginx-light")
 _REDIS = _lacks_program("redis-server", "", "fastapi", "uvicorn", "arq")
 _FASTAPI = _lacks("fastapi", "uvicorn")
@@ -251,23 +272,12 @@ _ALL = (
         "prototype + journal", "the same, and stored before the answer", _prototype(journal=True)
     ),
     System("fasthook none", "handled, nothing stored", _fasthook("none"), handles=True),
-    System(
-        *("fasthook none, log", "a line for each request, as text", _fasthook("none", log="text")),
-        handles=True,
-    ),
-    System(
-        "fasthook none, all log",
-        "another for each event handled",
-        _fasthook("none", log="text", attempts=True),
-        handles=True,
-    ),
-    System(
-        *("fasthook none, journald", "a line each", _fasthook("none", log="journal")),
-        handles=True,
-    ),
     System("fasthook os", "stored without a sync, handled", _fasthook("os"), handles=True),
     System("fasthook hold", "synced, not handled", _fasthook("fsync", hold=True)),
     System("fasthook fsync", "synced, handled, outcome kept", _fasthook("fsync"), handles=True),
+    *_logging("none"),
+    *_logging("fsync"),
+    System("fasthook os, slow", "a handler takes a minute", _fasthook("os", handler="slow")),
     System("uvicorn ASGI", "no framework, nothing stored", _bare, _lacks("uvicorn")),
     System("Granian ASGI", "the same app", _granian, _lacks("granian")),
     System("Robyn", "nothing stored", _robyn, _lacks_robyn),

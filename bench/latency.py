@@ -5,10 +5,9 @@ sending less.
 """
 
 import asyncio
-import os
 import time
 
-from bench.workload import push_body, request
+from bench.workload import pushes
 
 CONNECTIONS = 64
 
@@ -45,11 +44,7 @@ async def send(port: int, rate: float, seconds: float) -> tuple[list[float], lis
             lambda: Client(latencies_s, refused), "127.0.0.1", port
         )
         clients.append(client)
-    headers, body = request("/github", push_body())
-    head = "POST /github HTTP/1.1\r\n" + "".join(f"{k}: {v}\r\n" for k, v in headers.items())
-    before, _, after = head.partition(headers["X-GitHub-Delivery"])
-    start, end = before.encode(), after.encode() + b"\r\n" + body
-    run = os.urandom(8).hex()
+    made = pushes()
     began_s = time.perf_counter()
     count = int(rate * seconds)
     for number in range(count):
@@ -58,7 +53,7 @@ async def send(port: int, rate: float, seconds: float) -> tuple[list[float], lis
             await asyncio.sleep(wait_s if wait_s > 0.001 else 0)
         client = clients[number % CONNECTIONS]
         client.due_s.append(due_s)
-        client.transport.write(b"%b%b-%012d%b" % (start, run.encode(), number, end))
+        client.transport.write(next(made))
         if number % 16 == 0:
             await asyncio.sleep(0)
     deadline_s = time.perf_counter() + 10

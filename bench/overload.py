@@ -20,20 +20,19 @@ import contextlib
 import itertools
 import math
 import os
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import uvloop
 
-from bench.servers import System, cpu_s, ended, fasthook, make_handler, wait_until_open
-from bench.workload import push_body, request
+from bench.catalogue import CATALOGUE
+from bench.servers import LOAD_CORE, scratch
+from bench.systems import Server, running
+from bench.workload import PUSH, pushes
 from fasthook.cli.bench.load import Load, Loaded, Senders, quantile, steadily
 
-PORT = 18150
 FACTORS = (0.5, 1.0, 2.0, 5.0, 10.0)
 NORMAL = 0.5  # of the capacity, before and after
 #: Normal latency, afterwards: twice the p99 from before, but not less than this.
@@ -58,20 +57,9 @@ class Row(NamedTuple):
     keeps_up: bool  # the load kept its schedule
 
 
-def requests() -> Iterator[bytes]:
-    """The same push again and again, each with an id of its own."""
-    headers, body = request("/github", push_body())
-    head = "POST /github HTTP/1.1\r\n" + "".join(f"{k}: {v}\r\n" for k, v in headers.items())
-    before, _, after = head.partition(headers["X-GitHub-Delivery"])
-    start, end = before.encode(), after.encode() + b"\r\n" + body
-    run = os.urandom(8).hex().encode()
-    for number in itertools.count():
-        yield b"%b%b-%012d%b" % (start, run, number, end)
-
-
 def capacity(port: int, connections: int, seconds: float) -> float:
     """Events accepted a second, when each sender sends as soon as it is answered."""
-    loaded = uvloop.run(Load(port, requests(), Senders(connections), for_s=seconds).run())
+    loaded = uvloop.run(Load(port, pushes(), Senders(connections), for_s=seconds).run())
     return sum(each.status == 202 for each in loaded.answered) / loaded.took_s
 
 
@@ -83,7 +71,7 @@ class Phases(NamedTuple):
     after_s: float
 
 
-def overload(system: System, factor: float, rate: float, senders: Senders, phases: Phases) -> Row:
+def overload(server: Server, factor: float, rate: float, senders: Senders, phases: Phases) -> Row:
     """One run. `rate`: the capacity."""
     begin_s = phases.before_s
     end_s = begin_s + phases.during_s
@@ -92,9 +80,9 @@ def overload(system: System, factor: float, rate: float, senders: Senders, phase
         steadily(rate * factor, phases.during_s, begin_s),
         steadily(rate * NORMAL, phases.after_s, end_s),
     )
-    used_s = -cpu_s(system.process.pid)
-    loaded = uvloop.run(Load(system.port, requests(), senders, dues=dues).run())
-    used_s += cpu_s(system.process.pid)
+    used_s = -server.cpu_s()
+    loaded = uvloop.run(Load(server.port, pushes(), senders, dues=dues).run())
+    used_s += server.cpu_s()
     row = row_of(loaded, factor, rate, (begin_s, end_s))
     return row._replace(cpu_us=used_s * 1e6 / sum(a.status == 202 for a in loaded.answered))
 
@@ -194,23 +182,21 @@ def picture(rows: list[Row], path: Path) -> None:
     figure.savefig(path)
 
 
-def measured(options: argparse.Namespace, folder: Path) -> list[Row]:
+def measured(options: argparse.Namespace) -> list[Row]:
     """Rows of all factors, and of all rounds of them."""
-    make_handler(folder)
-    system = fasthook(folder, "overload", PORT, durability=options.durability)
+    system = CATALOGUE[f"fasthook {options.durability}"]
     senders = Senders(options.connections, 0.0, options.timeout)
     phases = Phases(options.seconds / 4, options.seconds, options.seconds / 2)
     rows = []
-    with ended({"fasthook": system}):
-        wait_until_open(system.port)
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    with scratch() as folder, running(system, folder, PUSH) as server:
+        os.sched_setaffinity(0, {LOAD_CORE})
         with contextlib.suppress(OSError):  # without the right to it, the load may be late
             os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
-        capacity(system.port, options.busy, options.seconds / 4)
+        capacity(server.port, options.busy, options.seconds / 4)
         for _ in range(options.rounds):
             for factor in options.factors:
-                rate = capacity(system.port, options.busy, options.seconds / 4)
-                rows.append(overload(system, factor, rate, senders, phases))
+                rate = capacity(server.port, options.busy, options.seconds / 4)
+                rows.append(overload(server, factor, rate, senders, phases))
                 print(rows[-1], flush=True)
                 time.sleep(options.seconds / 8)  # its index catches up
     return rows
@@ -224,14 +210,13 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--factors", type=float, nargs="+", default=list(FACTORS))
-    parser.add_argument("--durability", default="fsync")
+    parser.add_argument("--durability", choices=("fsync", "os", "none"), default="fsync")
     parser.add_argument("--busy", type=int, default=256, help="senders that find the capacity")
     parser.add_argument("--connections", type=int, default=1000)
     parser.add_argument("--timeout", type=float, default=5.0)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        rows = measured(options, Path(name))
+    rows = measured(options)
     text = table(rows)
     print(text)
     if options.out is not None:

@@ -32,6 +32,15 @@ LATE_S = 10
 Tell = Callable[[], None]
 
 
+class How(NamedTuple):
+    """How it is measured: where, how long each time, how often, and who is told of it."""
+
+    folder: Path
+    seconds: float
+    rounds: int
+    tell: Tell
+
+
 class WrongCount(Exception):
     """What server and load counted disagrees, or a forged request was not refused."""
 
@@ -78,6 +87,7 @@ PAIRS = (
     Pair("fasthook none, log", "fasthook none", 0.85),
     Pair("fasthook none, all log", "fasthook none"),
     Pair("fasthook none, journald", "fasthook none"),
+    Pair("fasthook none, all journald", "fasthook none"),
     Pair("fasthook os", "fasthook none"),
     Pair("fasthook hold", "prototype + journal", 0.8),
     Pair("fasthook hold", "FastAPI", 2.5),
@@ -85,6 +95,10 @@ PAIRS = (
     Pair("fasthook hold", "FastAPI + Redis always", 5),
     Pair("fasthook hold", "FastAPI + Redis everysec"),
     Pair("fasthook fsync", "FastAPI", 1.5),
+    Pair("fasthook fsync, log", "fasthook fsync"),
+    Pair("fasthook fsync, all log", "fasthook fsync"),
+    Pair("fasthook fsync, journald", "fasthook fsync"),
+    Pair("fasthook fsync, all journald", "fasthook fsync"),
     Pair("TLS: fasthook none", "TLS: prototype", 0.85),
     Pair("TLS: fasthook hold", "TLS: prototype + journal", 0.85),
     Pair("fasthook none", "Granian ASGI"),
@@ -164,6 +178,7 @@ def check(system: System, before: Counts, after: Counts, result: Load) -> None:
     claims: dict[str, bool] = {
         f"{result.failed} requests failed": result.failed == 0,
         f"{after.failed - before.failed} were shed": after.failed == before.failed,
+        f"{after.dropped - before.dropped} lines were dropped": after.dropped == before.dropped,
         f"server accepted {accepted}, load had {result.accepted}": (
             0 <= accepted - result.accepted <= 2 * CONNECTIONS
         ),
@@ -213,24 +228,23 @@ def _asking_s(server: Server) -> float:
     return (server.cpu_s() - before_s) / times
 
 
-def measure(
-    pair: Pair,
-    systems: Mapping[str, System],
-    folder: Path,
-    seconds: float,
-    rounds: int,
-    tell: Tell,
-    is_warm: bool = True,
-) -> Measured:
+def measure(pair: Pair, systems: Mapping[str, System], how: How, is_warm: bool = True) -> Measured:
     """A B A B. Raises `WrongCount`."""
-    with (
-        ready(systems[pair.ours], folder, is_warm=is_warm) as ours,
-        ready(systems[pair.other], folder, is_warm=is_warm) as other,
-    ):
-        measured = Measured(pair, [], [])
-        for _ in range(rounds):
-            measured.ours.append(ours.sample(seconds))
-            tell()
-            measured.other.append(other.sample(seconds))
-            tell()
-        return measured
+    benches = {
+        name: ready(systems[name], how.folder, is_warm=is_warm) for name in (pair.ours, pair.other)
+    }
+    return Measured(pair, *in_turn(benches, how).values())
+
+
+def in_turn(
+    benches: Mapping[str, contextlib.AbstractContextManager[Bench]], how: How
+) -> dict[str, list[Sample]]:
+    """All of them run, and are loaded one after the other, round by round. Raises `WrongCount`."""
+    found: dict[str, list[Sample]] = {name: [] for name in benches}
+    with contextlib.ExitStack() as stack:
+        entered = {name: stack.enter_context(bench) for name, bench in benches.items()}
+        for _ in range(how.rounds):
+            for name, bench in entered.items():
+                found[name].append(bench.sample(how.seconds))
+                how.tell()
+    return found

@@ -9,12 +9,11 @@ functions are named as mypyc does (`CPyDef_…`). It takes root, or ptrace of on
 import argparse
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from bench.catalogue import CATALOGUE
 from bench.pairs import ready
-from bench.servers import LOAD_CORE, ROOT, program
+from bench.servers import LOAD_CORE, ROOT, program, scratch
 
 
 def main() -> int:
@@ -31,8 +30,8 @@ def main() -> int:
         return 2
     options.out.parent.mkdir(exist_ok=True)
     with (
-        tempfile.TemporaryDirectory(dir=ROOT / ".run") as name,
-        ready(CATALOGUE[options.system], Path(name)) as bench,
+        scratch() as folder,
+        ready(CATALOGUE[options.system], folder) as bench,
     ):
         recording = subprocess.Popen(
             [

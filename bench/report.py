@@ -1,13 +1,27 @@
 """Results in words and tables, for people: RESULTS.md."""
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from bench.catalogue import CATALOGUE
 from bench.pairs import CONNECTIONS, Measured, Sample
 from bench.pictures import by_system
 from bench.results import Results, cores, form, machine, versions
-from bench.sections import LASTING, MANY, RATE
+from bench.sections import (
+    LASTING,
+    MANY,
+    MAX_CONNECTION_BYTES,
+    MAX_GROWTH,
+    MAX_START_S,
+    MAX_WORKER_BYTES,
+    RATE,
+    SLOW,
+    WAITING,
+    growth,
+    is_flat,
+    is_soon,
+)
 from bench.workload import FORGE_EVERY, PUSH
 
 
@@ -21,8 +35,10 @@ def written(results: Results, pictures: Sequence[str]) -> str:
         _latency(results),
         _sizes(results),
         _endpoints(results),
+        _pending(results),
         _connections(results),
         _memory(results),
+        _backlog(results),
         _start(results),
     )
     lines: list[str] = []
@@ -79,8 +95,12 @@ def _ratios(results: Results) -> Iterator[str]:
     yield from ("", "![ratios](pictures/ratios.svg)", "")
 
 
+def _met(is_met: bool) -> str:
+    return ": yes" if is_met else ": **no**"
+
+
 def _ratio(each: Measured) -> str:
-    target = f"{each.pair.target:g}: {'yes' if each.is_met else '**no**'}"
+    target = f"{each.pair.target:g}{_met(each.is_met)}"
     cpu = [a.cpu_us / b.cpu_us for a, b in zip(each.ours, each.other, strict=True)]
     cells = [each.pair.ours, each.pair.other, _spread(each.ratios)]
     return f"| {' | '.join(cells)} | {target if each.pair.target else ''} | {_spread(cpu)} |"
@@ -134,36 +154,57 @@ def _cost(samples: Sequence[Sample]) -> str:
 
 
 def _endpoints(results: Results) -> Iterator[str]:
-    if not results.endpoints:
-        return
-    yield from ("## Number of endpoints", "")
-    yield f"{MANY}; requests are spread over all of them, and each has a secret of its own:"
-    yield from ("", "| endpoints | µs of CPU an event | of one |", "|---|---|---|")
-    base = next(iter(results.endpoints.values()))
-    for count, samples in results.endpoints.items():
-        ratios = [a.cpu_us / b.cpu_us for a, b in zip(samples, base, strict=True)]
-        yield f"| {count} | {_spread([s.cpu_us for s in samples], 0)} | {_spread(ratios)} |"
-    yield from ("", "![endpoints](pictures/endpoints.svg)", "")
+    says = f"{MANY}; requests are spread over all of them, and each has a secret of its own:"
+    yield from _grown("Number of endpoints", says, ("endpoints", "of one"), results.endpoints)
+    if results.endpoints:
+        yield from ("![endpoints](pictures/endpoints.svg)", "")
+
+
+def _pending(results: Results) -> Iterator[str]:
+    says = f"{WAITING}, on whose disk so many wait already:"
+    yield from _grown("Events that wait", says, ("waiting", "of none"), results.pending)
 
 
 def _connections(results: Results) -> Iterator[str]:
-    if not results.connections:
+    says = f"{MANY}, beside the {CONNECTIONS} that have the load; those that are idle were served:"
+    found = results.connections
+    more = {
+        f"KiB each, at most {MAX_CONNECTION_BYTES // 1024}": [
+            f"{f.bytes_each / 1024:.1f}{_met(f.is_small)}" if name != "0" else ""
+            for name, f in found.items()
+        ],
+        "of a core, while nothing comes": [f"{f.core:.1%}" for f in found.values()],
+    }
+    samples = {name: each.samples for name, each in found.items()}
+    yield from _grown("Idle connections", says, ("idle", "of none"), samples, more)
+
+
+def _grown(
+    title: str,
+    says: str,
+    heads: tuple[str, str],
+    found: Mapping[str, Sequence[Sample]],
+    more: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> Iterator[str]:
+    """How the CPU an event grows with a number, and whether it stays within what it may."""
+    if not found:
         return
-    yield from ("## Idle connections", "")
-    yield f"{MANY}, beside the {CONNECTIONS} that have the load:"
-    yield from ("", "| idle | µs of CPU an event | of none | KiB each |", "|---|---|---|---|")
-    base = next(iter(results.connections.values())).samples
-    for count, found in results.connections.items():
-        ratios = [a.cpu_us / b.cpu_us for a, b in zip(found.samples, base, strict=True)]
-        cells = [count, _spread([s.cpu_us for s in found.samples], 0), _spread(ratios)]
-        yield f"| {' | '.join(cells)} | {found.bytes_each / 1024:.1f} |"
+    number, part = heads
+    names = [number, "µs of CPU an event", f"{part}, at most {MAX_GROWTH:g}", *more]
+    yield from (f"## {title}", "", says, "", f"| {' | '.join(names)} |", "|---" * len(names) + "|")
+    base = next(iter(found))
+    for (count, ratios), *others in zip(growth(found).items(), *more.values(), strict=True):
+        cost = _spread([s.cpu_us for s in found[count]], 0)
+        ratio = _spread(ratios) + (_met(is_flat(ratios)) if count != base else "")
+        yield f"| {' | '.join([count, cost, ratio, *others])} |"
     yield ""
 
 
 def _start(results: Results) -> Iterator[str]:
-    if results.starts_s:
+    if results.start:
         yield from ("## Start", "")
-        yield f"{LASTING} with ten endpoints is ready after {_spread(results.starts_s)} s."
+        yield f"{LASTING} with ten endpoints is ready after {_spread(results.start)} s, at most"
+        yield f"{MAX_START_S:g}{_met(is_soon(results.start))}."
 
 
 def _memory(results: Results) -> Iterator[str]:
@@ -176,3 +217,14 @@ def _memory(results: Results) -> Iterator[str]:
     yield f"{LASTING} under full load for {last.seconds:.0f} s: {first.rss_bytes / mib:.0f} MiB"
     yield f"before it, {peak / mib:.0f} MiB at most; {last.disk_bytes / mib:,.0f} MiB on disk."
     yield from ("", "![memory](pictures/memory.svg)", "")
+
+
+def _backlog(results: Results) -> Iterator[str]:
+    full, mib = results.backlog, 1024**2
+    if full is None:
+        return
+    yield from ("## Memory with a full backlog", "")
+    yield f"{SLOW}: of {full.accepted:,} events in {full.seconds:g} s {full.held:,} were in memory,"
+    yield f"the others waited on disk. Its worker's peak was {full.peak_bytes / mib:.0f} MiB, at"
+    yield f"most {MAX_WORKER_BYTES / mib:.0f}{_met(full.is_small)}."
+    yield ""

@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import re
+import statistics
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ import apsw
 
 import fasthook.wire.reader
 from bench.pairs import Measured, Sample
-from bench.sections import Idle, Moment
+from bench.sections import Full, Idle, Moment, growth, is_flat, is_soon
 from bench.servers import LOAD_CORE, SERVER_CORE, program
 
 #: Of the last minute, on a machine that is quiet enough.
@@ -40,13 +41,34 @@ class Results:
     latency: dict[str, list[float]] = field(default_factory=dict)
     sizes: dict[str, dict[str, list[Sample]]] = field(default_factory=dict)
     endpoints: dict[str, list[Sample]] = field(default_factory=dict)
+    pending: dict[str, list[Sample]] = field(default_factory=dict)
     connections: dict[str, Idle] = field(default_factory=dict)
-    starts_s: list[float] = field(default_factory=list)
     memory: list[Moment] = field(default_factory=list)
+    backlog: Full | None = None
+    start: list[float] = field(default_factory=list)  # seconds
     missing: dict[str, str] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
     began: datetime.datetime = field(default_factory=lambda: datetime.datetime.now(datetime.UTC))
     took_s: float = 0.0
+
+    def missed(self) -> list[str]:
+        """What was to stay the same, and did not."""
+        idle = {name: found.samples for name, found in self.connections.items()}
+        grown = {"endpoints": self.endpoints, "events that wait": self.pending, "idle": idle}
+        missed = [
+            f"{count} {what}: × {statistics.median(ratios):.2f} of the CPU an event"
+            for what, found in grown.items()
+            for count, ratios in growth(found).items()
+            if not is_flat(ratios)
+        ]
+        for name, found in self.connections.items():
+            if not found.is_small:
+                missed.append(f"{name} idle: {found.bytes_each:,.0f} bytes each")
+        if self.backlog and not self.backlog.is_small:
+            missed.append(f"a full backlog: {self.backlog.peak_bytes:,} bytes")
+        if self.start and not is_soon(self.start):
+            missed.append(f"start: {statistics.median(self.start):.2f} s")
+        return missed
 
 
 def machine() -> str:

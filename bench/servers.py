@@ -5,30 +5,32 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
-import time
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import urllib3
 
-from bench.workload import PUSH, RESULT, Work, path_of, secret_of
+from bench.workload import RESULT, Work, path_of, secret_of
 
 ROOT = Path(__file__).parents[1]
 _CORES = sorted(os.sched_getaffinity(0))
 #: Of the server with all that belongs to it, and of the load. On a machine with one core, the same.
 SERVER_CORE, LOAD_CORE = _CORES[0], _CORES[-1]
+#: Of fasthook, in the folder of the run.
+SPOOL = "spool"
 CONFIG = """
 [server]
 listen = ["{listen}"]
 max_connections = {max_connections}
+idle_timeout = "1h"
 [admin]
 listen = "tcp://127.0.0.1:{admin_port}"
 [spool]
-path = "{name}"
+path = "{spool}"
 durability = "{durability}"
 max_bytes = "100GiB"
 [dispatch]
@@ -44,8 +46,10 @@ provider = "{provider}"
 secrets = ["plain:{secret}"]
 handlers = ["{handler}"]
 """
-#: Installed by hand into the folder of the run: handlers for typed events that do nothing.
+#: Installed by hand into the folder of the run: handlers for typed events that do nothing, and one
+#: that is slower than any load, so that its backlog is full at once.
 HANDLER = """
+import asyncio
 from bench.workload import Push, StripeEvent
 from fasthook import Event, handler
 
@@ -56,19 +60,16 @@ async def noop(event: Event[Push]) -> None:
 @handler
 async def noop_stripe(event: Event[StripeEvent]) -> None:
     pass
+
+@handler(timeout=600, concurrency=8)
+async def slow(event: Event[Push]) -> None:
+    await asyncio.sleep(60)
 """
 _HANDLERS = {"github": "noop", "stripe": "noop_stripe"}
 
 
 class NotThere(SystemExit):
     """A server or the load did not start. A program may end with it."""
-
-
-class System(NamedTuple):
-    """One server under load; of fasthook the next port is that of its metrics."""
-
-    port: int
-    process: subprocess.Popen[bytes]
 
 
 def make_handler(folder: Path) -> None:
@@ -78,7 +79,8 @@ def make_handler(folder: Path) -> None:
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: bench-noop\nVersion: 0\n")
     (info / "entry_points.txt").write_text(
-        "[fasthook.handlers]\nnoop = bench_noop:noop\nnoop_stripe = bench_noop:noop_stripe\n"
+        "[fasthook.handlers]\n"
+        + "".join(f"{name} = bench_noop:{name}\n" for name in ("noop", "noop_stripe", "slow"))
     )
 
 
@@ -97,10 +99,13 @@ class Load(NamedTuple):
         """Requests that were answered with success."""
         return self.answered - self.refused
 
-    @property
-    def rate(self) -> float:
-        """Accepted, a second."""
-        return self.accepted / self.us * 1e6
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder on the disk that is measured, which goes with this: /tmp may be memory."""
+    (ROOT / ".run").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=ROOT / ".run", prefix="bench-") as name:
+        yield Path(name)
 
 
 def program(name: str) -> str:
@@ -133,27 +138,29 @@ def launch(
 
 def fasthook(
     folder: Path,
-    name: str,
     port: int,
+    work: Work,
     *,
-    durability: str = "none",
-    hold: bool = False,
-    log: Mapping[str, object] | None = None,
-    listen: str = "",
-    work: Work = PUSH,
-    max_connections: int = 1024,
-) -> System:
-    """fasthook, with a spool in a folder of its own. `log`: of `[log]`; without it, no lines."""
-    config = folder / f"{name}.toml"
-    settings = {"requests": False, "attempts": False} if log is None else log
+    durability: str,
+    hold: bool,
+    handler: str,
+    log: Mapping[str, object],
+    listen: str,
+    max_connections: int,
+) -> subprocess.Popen[bytes]:
+    """fasthook, with its spool in `folder`. `log`: of `[log]`. Its metrics are at the next port.
+
+    Empty `handler` and `listen`: the one that does nothing, and the port alone.
+    """
+    config = folder / "fasthook.toml"
     head = CONFIG.format(
         listen=listen or f"tcp://127.0.0.1:{port}",
         max_connections=max_connections,
         admin_port=port + 1,
-        name=name,
+        spool=SPOOL,
         durability=durability,
         hold=str(hold).lower(),
-        log="\n".join(f"{key} = {_toml(value)}" for key, value in settings.items()),
+        log="\n".join(f"{key} = {_toml(value)}" for key, value in log.items()),
     )
     endpoints = [
         ENDPOINT.format(
@@ -161,37 +168,17 @@ def fasthook(
             path=path_of(work, number),
             provider=work.provider,
             secret=secret_of(work, number).decode(),
-            handler=_HANDLERS[work.provider],
+            handler=handler or _HANDLERS[work.provider],
         )
         for number in range(work.endpoints)
     ]
     config.write_text(head + "".join(endpoints))
     command = ["-m", "fasthook.cli", "serve", "-c", str(config)]
-    return System(port, start(command, folder, folder / f"{name}.log"))
+    return start(command, folder, folder / "fasthook.log")
 
 
 def _toml(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else f'"{value}"'
-
-
-@contextlib.contextmanager
-def ended(systems: Mapping[str, System]) -> Iterator[None]:
-    """They end with this."""
-    try:
-        yield
-    finally:
-        for system in systems.values():
-            system.process.terminate()
-            system.process.wait()
-
-
-def wait_until_open(port: int, seconds: float = 20) -> None:
-    """Return when something takes connections there. Raises `NotThere`."""
-    for _ in range(int(seconds * 10)):
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        time.sleep(0.1)
-    raise NotThere(f"nothing listens on port {port}")
 
 
 def load(url: str, script: Path, seconds: float, connections: int = 64) -> Load:
@@ -205,26 +192,11 @@ def load(url: str, script: Path, seconds: float, connections: int = 64) -> Load:
     return Load(**json.loads(result))
 
 
-def measure(port: int, script: Path, seconds: int, connections: int = 64) -> tuple[float, str]:
-    """Requests a second where none is to be refused, and the latency at the 99th percentile."""
-    result = load(f"http://127.0.0.1:{port}", script, seconds, connections)
-    if result.refused or result.failed:
-        raise SystemExit(f"some requests were refused: {result}")
-    return result.rate, f"{result.latency_us['99'] / 1000:.2f}ms"
-
-
-def metric(system: System, name: str) -> int:
-    """A counter of fasthook, as its `/metrics` has it: name and labels."""
-    url = f"http://127.0.0.1:{system.port + 1}/metrics"
-    text = urllib3.request("GET", url).data.decode()
+def metric(port: int, name: str) -> int:
+    """A number of fasthook at this port, as its `/metrics` have it: name and labels."""
+    text = urllib3.request("GET", f"http://127.0.0.1:{port + 1}/metrics").data.decode()
     count = re.search(rf"^{re.escape(name)} ([\d.e+]+)$", text, re.MULTILINE)
     return int(float(count[1])) if count else 0
-
-
-def handled(system: System) -> int:
-    """How many events the handlers have done, as the service counts."""
-    name = 'fasthook_attempts_total{{handler="{}",outcome="done"}}'
-    return sum(metric(system, name.format(each)) for each in _HANDLERS.values())
 
 
 def tree(pid: int) -> list[int]:
@@ -254,3 +226,13 @@ def rss_bytes(pid: int) -> int:
             pages = int(Path(f"/proc/{each}/statm").read_text().split()[1])
             total += pages * os.sysconf("SC_PAGE_SIZE")
     return total
+
+
+def peak_bytes(pid: int) -> int:
+    """The most memory that a process of a tree has taken: of fasthook, that of its worker."""
+    peaks = [0]
+    for each in tree(pid):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            lines = Path(f"/proc/{each}/status").read_text().splitlines()
+            peaks += [int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")]
+    return max(peaks)

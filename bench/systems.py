@@ -12,14 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.servers import NotThere, cpu_s, rss_bytes
+from bench.servers import NotThere, cpu_s, peak_bytes, rss_bytes
 from bench.workload import Work
 
 
 class Counts(NamedTuple):
     """What a server says of itself since its start. None: it has no such number.
 
-    `refused`: as not genuine; `failed`: answered with another status of 400 or more.
+    `refused`: as not genuine; `failed`: answered with another status of 400 or more; `dropped`:
+    lines that its log had no room for.
     """
 
     accepted: int
@@ -27,6 +28,7 @@ class Counts(NamedTuple):
     stored: int | None = None
     handled: int | None = None
     failed: int = 0
+    dropped: int = 0
 
 
 class Place(NamedTuple):
@@ -65,6 +67,10 @@ class Server:
     def rss_bytes(self) -> int:
         """Memory of all of them now."""
         return sum(rss_bytes(each.pid) for each in self.processes)
+
+    def peak_bytes(self) -> int:
+        """The most that one of them has taken."""
+        return max(peak_bytes(each.pid) for each in self.processes)
 
     def stop(self) -> None:
         """End them, the front first."""
@@ -132,7 +138,7 @@ def wait_for(is_there: Callable[[], bool], what: str, seconds: float = 20) -> No
 
 @contextlib.contextmanager
 def running(
-    system: System, folder: Path, work: Work, request_bytes: int, connections: int = 1000
+    system: System, folder: Path, work: Work, request_bytes: int = 0, connections: int = 1000
 ) -> Iterator[Server]:
     """The system, open for connections, in a folder of its own that goes with it."""
     home = folder / re.sub(r"\W+", "-", system.name)

@@ -4,9 +4,10 @@ The usual one is a GitHub `push` of 7.3 kB with 13 headers.
 """
 
 import hmac
+import itertools
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,9 +44,9 @@ SIZES = (
 )
 
 
-def request(path: str, body: bytes, secret: bytes = SECRET) -> tuple[dict[str, str], bytes]:
-    """Headers as GitHub sends them through nginx, and the body."""
-    headers = {
+def headers_of(body: bytes) -> dict[str, str]:
+    """Headers as GitHub sends them through nginx."""
+    return {
         "Host": "hooks.example.com",
         "User-Agent": "GitHub-Hookshot/044aadd",
         "Content-Length": str(len(body)),
@@ -56,11 +57,21 @@ def request(path: str, body: bytes, secret: bytes = SECRET) -> tuple[dict[str, s
         "X-GitHub-Hook-ID": "292430182",
         "X-GitHub-Hook-Installation-Target-ID": "79929171",
         "X-GitHub-Hook-Installation-Target-Type": "repository",
-        "X-Hub-Signature": "sha1=" + hmac.digest(secret, body, "sha1").hex(),
-        "X-Hub-Signature-256": "sha256=" + hmac.digest(secret, body, "sha256").hex(),
+        "X-Hub-Signature": "sha1=" + hmac.digest(SECRET, body, "sha1").hex(),
+        "X-Hub-Signature-256": "sha256=" + hmac.digest(SECRET, body, "sha256").hex(),
         "X-Forwarded-For": "140.82.115.1",
     }
-    return headers, body
+
+
+def pushes() -> Iterator[bytes]:
+    """The same signed push again and again, as it goes over the wire, with an id of its own."""
+    headers = headers_of(PUSH.body)
+    head = _head(b"/github", headers).decode()
+    before, _, after = head.partition(headers["X-GitHub-Delivery"])
+    start, end = before.encode(), after.encode() + PUSH.body
+    run = os.urandom(8).hex().encode()
+    for number in itertools.count():
+        yield b"%b%b-%012d%b" % (start, run, number, end)
 
 
 def path_of(work: Work, number: int) -> str:
@@ -80,14 +91,14 @@ def _head(path: bytes, headers: Mapping[str, str]) -> bytes:
 
 def _github(work: Work) -> tuple[bytes, list[bytes]]:
     """The request with marks, and the columns path and signature of each endpoint."""
-    headers, body = request("", work.body)
+    headers = headers_of(work.body)
     headers["X-GitHub-Delivery"] = ID.decode()
     headers["X-Hub-Signature-256"] = f"sha256={SIGNATURE.decode()}"
     rows = []
     for number in range(work.endpoints):
-        signed = hmac.digest(secret_of(work, number), body, "sha256").hex()
+        signed = hmac.digest(secret_of(work, number), work.body, "sha256").hex()
         rows.append(path_of(work, number).encode() + signed.encode())
-    return _head(PATH, headers) + body, rows
+    return _head(PATH, headers) + work.body, rows
 
 
 def _stripe(work: Work, count: int) -> tuple[bytes, list[bytes]]:
@@ -119,14 +130,13 @@ def write_script(
     work: Work,
     seconds: float = 1,
     *,
-    unique_ids: bool = True,
     forge_every: int = FORGE_EVERY,
 ) -> int:
     """Write a Lua script that makes `wrk` send this for so long, and say in JSON what came of it.
 
     The size of one request in bytes is returned.
 
-    `unique_ids`: each request with its own id; without, all have one. `forge_every`: 0 for none.
+    Each request has its own id. `forge_every`: 0 for none.
     """
     if work.provider == "stripe":
         template, rows = _stripe(work, int(seconds * ROWS_A_SECOND))
@@ -136,7 +146,7 @@ def write_script(
         template, rows = _github(work)
         path_chars = len(path_of(work, 0))
         columns = {PATH: (0, path_chars), SIGNATURE: (path_chars, 64)}
-        values = {ID: 'run .. string.format("%012d", n)' if unique_ids else "run"}
+        values = {ID: 'run .. string.format("%012d", n)'}
     forged = template.replace(SIGNATURE, b"0" * 64)
     if len(rows) == 1:  # nothing to look up
         for mark, (first, width) in columns.items():
@@ -157,16 +167,8 @@ def write_script(
     )
     path.with_suffix(".data").write_bytes(b"".join(pieces + rows))
     path.write_text(lua)
-    widths = {ID: 36 if unique_ids else 24} | {mark: width for mark, (_, width) in columns.items()}
+    widths = {ID: 36} | {mark: width for mark, (_, width) in columns.items()}
     return len(template) + sum(widths[mark] - len(mark) for mark in values if mark in template)
-
-
-def wrk_script(
-    path: Path, url_path: str, body: bytes, secret: bytes = SECRET, *, unique_ids: bool = False
-) -> None:
-    """The same of a GitHub event, all genuine."""
-    assert (url_path, secret) == ("/github", SECRET)
-    write_script(path, Work("", "github", body), unique_ids=unique_ids, forge_every=0)
 
 
 def _expression(template: bytes, values: Mapping[bytes, str], pieces: list[bytes]) -> str:

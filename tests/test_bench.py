@@ -12,7 +12,10 @@ import pytest
 
 from bench.__main__ import parsed
 from bench.catalogue import CATALOGUE
-from bench.pairs import WrongCount, check
+from bench.pairs import Sample, WrongCount, check
+from bench.report import written
+from bench.results import Results
+from bench.sections import Full, Idle
 from bench.servers import Load, NotThere, start
 from bench.systems import Counts, Place, Server, running
 from bench.workload import PUSH
@@ -72,6 +75,60 @@ sys.exit(bench(parsed(arguments), systems))
     assert "## Throughput" not in said
 
 
+@needs_wrk
+def test_what_is_to_stay_the_same_is_measured_and_what_does_not_is_said(tmp_path):
+    done = run(f"""
+import sys
+from bench import sections
+from bench.__main__ import bench, parsed
+sections.IDLE, sections.PENDING = (0, 200), (0, 2000)
+arguments = ["--rounds", "1", "--only", "connections,pending", "--out", {str(tmp_path)!r}]
+sys.exit(bench(parsed(arguments)))
+""")
+    said = (tmp_path / "RESULTS.md").read_text()
+    assert "Went wrong" not in said, said
+    assert re.search(r"^\| 200 \| \d+ .* \| [\d.]+: (yes|\*\*no\*\*) \| ", said, re.MULTILINE), said
+    assert re.search(r"^\| 2,000 \| \d+ .*: (yes|\*\*no\*\*) \|$", said, re.MULTILINE), said
+    has_missed = "**no**" in said
+    assert has_missed == ("more than it may be" in done.stderr), done.stderr
+    assert done.returncode == has_missed
+
+
+def sample(cpu_us: float) -> Sample:
+    return Sample(1000.0, cpu_us, {}, 1000)
+
+
+@pytest.mark.parametrize(("many_us", "is_good"), [(53, True), (58, False)])
+def test_a_cost_that_grows_is_found_out(many_us, is_good):
+    """The median of the rounds counts, of one of which something else was the matter."""
+    found = {
+        "1": [sample(50) for _ in range(4)],
+        "9": [sample(cpu_us) for cpu_us in (many_us, many_us, 500, many_us)],
+    }
+    for kind in ("endpoints", "pending", "connections"):
+        results = Results(1, 4)
+        idle = {name: Idle(samples, 0.0, 0.0) for name, samples in found.items()}
+        setattr(results, kind, idle if kind == "connections" else found)
+        assert (results.missed() == []) == is_good
+        said = written(results, [])
+        assert "to 10.00)" + (": yes" if is_good else ": **no**") in said, said
+
+
+def test_what_takes_more_than_it_may_is_found_out():
+    results = Results(1, 3)
+    results.connections = {"0": Idle([sample(50)], 0.0, 0.0), "9": Idle([sample(50)], 10240, 0.0)}
+    results.backlog = Full(4, 9000, 6000, 100 * 1024**2 - 1)
+    results.start = [0.3, 0.49, 0.9]
+    assert results.missed() == []
+    assert "**no**" not in written(results, [])
+
+    results.connections["9"] = Idle([sample(50)], 10241, 0.0)
+    results.backlog = Full(4, 9000, 6000, 100 * 1024**2)
+    results.start = [0.3, 0.5, 0.9]
+    assert len(results.missed()) == 3
+    assert written(results, []).count("**no**") == 3
+
+
 def counted(name: str, after: Counts, load: Load = LOAD) -> None:
     before = Counts(7, 3, None if after.stored is None else 7, None if after.handled is None else 7)
     check(CATALOGUE[name], before, after, load)
@@ -93,6 +150,7 @@ def test_counts_agree_if_only_the_last_requests_were_heard_by_one_side():
         (Counts(1007, 8, stored=1006), LOAD, "1007 accepted, 1006 stored"),
         (Counts(1007, 8, handled=1008), LOAD, "1007 accepted, 1008 handled"),
         (Counts(1007, 8, failed=1), LOAD, "1 were shed"),
+        (Counts(1007, 8, dropped=1), LOAD, "1 lines were dropped"),
         (Counts(1007, 8), LOAD._replace(failed=2), "2 requests failed"),
         (Counts(1012, 3), LOAD._replace(refused=0), "5 were forged, 0 refused"),
         (Counts(1008, 3), LOAD._replace(refused=0, forged=1), "1 were forged, 0 refused"),
