@@ -7,9 +7,8 @@ sending less.
 import asyncio
 import time
 
+from bench.servers import CONNECTIONS
 from bench.workload import pushes
-
-CONNECTIONS = 64
 
 
 class Client(asyncio.Protocol):

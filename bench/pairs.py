@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.servers import Load, load
+from bench.servers import CONNECTIONS, Load, load
 from bench.systems import Counts, Server, System, running
 from bench.workload import FORGE_EVERY, PUSH, Work, path_of, write_script
 
-CONNECTIONS = 64
 #: On their way when the load ends: of 64 requests that follow on each other, hardly more than one.
 MAX_FORGED_UNANSWERED = 3
 #: Of fewer answers hardly one would be to a forged request: they are asked for longer.
@@ -126,7 +125,7 @@ class Bench(NamedTuple):
         before, cpu_s = self.server.counts(), self.server.cpu_s()
         began_s = time.monotonic()
         url = self.server.url + (path_of(self.work, 0) if self.server.url[4] == "s" else "")
-        result = load(url, self.script, seconds, CONNECTIONS)
+        result = load(url, self.script, seconds)
         if result.answered < FEW and seconds < LONG_S:
             self._settled()
             return self.sample(3 * seconds)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from bench.catalogue import CATALOGUE
-from bench.pairs import CONNECTIONS, Measured, Sample
+from bench.pairs import Measured, Sample
 from bench.pictures import by_system
 from bench.results import Results, cores, form, machine, versions
 from bench.sections import (
@@ -22,6 +22,7 @@ from bench.sections import (
     is_flat,
     is_soon,
 )
+from bench.servers import CONNECTIONS
 from bench.workload import FORGE_EVERY, PUSH
 
 

@@ -15,11 +15,16 @@ from typing import NamedTuple
 import urllib3
 
 from bench.workload import RESULT, Work, path_of, secret_of
+from fasthook.config import Dispatch
 
 ROOT = Path(__file__).parents[1]
 _CORES = sorted(os.sched_getaffinity(0))
 #: Of the server with all that belongs to it, and of the load. On a machine with one core, the same.
 SERVER_CORE, LOAD_CORE = _CORES[0], _CORES[-1]
+#: Of the load. Each has one request under way.
+CONNECTIONS = 64
+#: How often what comes at once finds room in the backlog: without a spool, the rest is shed.
+ROOM = 4
 #: Of fasthook, in the folder of the run.
 SPOOL = "spool"
 CONFIG = """
@@ -35,6 +40,7 @@ durability = "{durability}"
 max_bytes = "100GiB"
 [dispatch]
 hold = {hold}
+backlog_bytes = "{backlog_bytes}B"
 [log]
 {log}
 """
@@ -160,6 +166,7 @@ def fasthook(
         spool=SPOOL,
         durability=durability,
         hold=str(hold).lower(),
+        backlog_bytes=max(Dispatch().backlog_bytes, ROOM * CONNECTIONS * len(work.body)),
         log="\n".join(f"{key} = {_toml(value)}" for key, value in log.items()),
     )
     endpoints = [
@@ -181,7 +188,7 @@ def _toml(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else f'"{value}"'
 
 
-def load(url: str, script: Path, seconds: float, connections: int = 64) -> Load:
+def load(url: str, script: Path, seconds: float, connections: int = CONNECTIONS) -> Load:
     """What `wrk` makes of it, on a core of its own. Raises `NotThere` where it does not run."""
     command = ["taskset", "-c", str(LOAD_CORE), "wrk", "-t1", f"-c{connections}"]
     command += [f"-d{max(1, round(seconds))}s", "--timeout", "10s", "-s", str(script), url]

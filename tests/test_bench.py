@@ -16,9 +16,9 @@ from bench.pairs import Sample, WrongCount, check
 from bench.report import written
 from bench.results import Results
 from bench.sections import Full, Idle
-from bench.servers import Load, NotThere, start
+from bench.servers import Load, NotThere, load, start
 from bench.systems import Counts, Place, Server, running
-from bench.workload import PUSH
+from bench.workload import PUSH, SIZES, write_script
 
 ROOT = Path(__file__).parents[1]
 LOAD = Load(answered=1005, refused=5, forged=5, failed=0, us=1_000_000, latency_us={})
@@ -92,6 +92,16 @@ sys.exit(bench(parsed(arguments)))
     has_missed = "**no**" in said
     assert has_missed == ("more than it may be" in done.stderr), done.stderr
     assert done.returncode == has_missed
+
+
+@needs_wrk
+def test_the_biggest_bodies_find_room_though_all_connections_send_one_at_once(tmp_path):
+    size = write_script(tmp_path / "big.lua", SIZES[-1])
+    with running(CATALOGUE["fasthook none"], tmp_path, SIZES[-1], size) as server:
+        assert load(server.url, tmp_path / "big.lua", 1).failed == 0
+        counts = server.counts()
+    assert counts.accepted > 0
+    assert counts.failed == 0  # with the default backlog, a quarter of them
 
 
 def sample(cpu_us: float) -> Sample:
