@@ -44,10 +44,10 @@ def _asked_of_fasthook(port: int, handles: bool) -> Callable[[str], Counts]:
         for each in text.splitlines():
             if found := line.match(each):
                 totals[found[1]] = totals.get(found[1], 0) + int(float(found[2]))
-        failed = sum(n for result, n in totals.items() if result.isdigit() and result != "401")
-        handled = totals.get("done", 0) if handles else None
-        accepted, refused, dropped = (totals.get(n, 0) for n in ("event", "401", "dropped"))
-        return Counts(accepted, refused, None, handled, failed, dropped)
+        names = ("event", "401", "503", "dropped", "done")
+        accepted, refused, shed, dropped, done = (totals.pop(name, 0) for name in names)
+        failed = sum(n for result, n in totals.items() if result.isdigit())
+        return Counts(accepted, refused, None, done if handles else None, failed, shed, dropped)
 
     return ask
 

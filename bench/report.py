@@ -64,6 +64,9 @@ def _head(results: Results) -> Iterator[str]:
     yield "- checked in each measurement: server and load counted the same, whatever was forged was"
     yield "  refused, all that was accepted was stored or handled, where that is what is measured"
     yield "- events a second are of accepted ones; where a handler runs, until it has run for all"
+    if again := results.again():
+        yield f"- {again} rounds were measured again, since requests were shed, as happens when a"
+        yield "  disk or the machine hangs for a moment"
     if results.busy:
         yield f"- **this machine had other work to do: {results.busy}. Rates are far below those"
         yield "  of a quiet one, ratios of rates are rough; the CPU an event is what to look at**"

@@ -51,6 +51,14 @@ class Results:
     began: datetime.datetime = field(default_factory=lambda: datetime.datetime.now(datetime.UTC))
     took_s: float = 0.0
 
+    def again(self) -> int:
+        """How often something was measured again."""
+        rounds = [samples for each in self.pairs for samples in (each.ours, each.other)]
+        rounds += [samples for found in self.sizes.values() for samples in found.values()]
+        rounds += [*self.endpoints.values(), *self.pending.values()]
+        rounds += [idle.samples for idle in self.connections.values()]
+        return sum(sample.again for samples in rounds for sample in samples)
+
     def missed(self) -> list[str]:
         """What was to stay the same, and did not."""
         idle = {name: found.samples for name, found in self.connections.items()}

@@ -238,7 +238,7 @@ def memory(system: System, how: How) -> list[Moment]:
         watcher = threading.Thread(target=watch)
         watcher.start()
         try:
-            bench.sample(10 * how.seconds)
+            bench.once(10 * how.seconds)
         finally:
             ended.set()
             watcher.join()

@@ -19,8 +19,8 @@ from bench.workload import Work
 class Counts(NamedTuple):
     """What a server says of itself since its start. None: it has no such number.
 
-    `refused`: as not genuine; `failed`: answered with another status of 400 or more; `dropped`:
-    lines that its log had no room for.
+    `refused`: as not genuine; `shed`: since there was no room; `failed`: answered with another
+    status of 400 or more; `dropped`: lines that its log had no room for.
     """
 
     accepted: int
@@ -28,6 +28,7 @@ class Counts(NamedTuple):
     stored: int | None = None
     handled: int | None = None
     failed: int = 0
+    shed: int = 0
     dropped: int = 0
 
 

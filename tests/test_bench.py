@@ -12,7 +12,7 @@ import pytest
 
 from bench.__main__ import parsed
 from bench.catalogue import CATALOGUE
-from bench.pairs import Sample, WrongCount, check
+from bench.pairs import Bench, Sample, Shed, WrongCount, check
 from bench.report import written
 from bench.results import Results
 from bench.sections import Full, Idle
@@ -101,7 +101,7 @@ def test_the_biggest_bodies_find_room_though_all_connections_send_one_at_once(tm
         assert load(server.url, tmp_path / "big.lua", 1).failed == 0
         counts = server.counts()
     assert counts.accepted > 0
-    assert counts.failed == 0  # with the default backlog, a quarter of them
+    assert counts.shed == 0  # with the default backlog, a quarter of them
 
 
 def sample(cpu_us: float) -> Sample:
@@ -159,7 +159,7 @@ def test_counts_agree_if_only_the_last_requests_were_heard_by_one_side():
         (Counts(1007, 7), LOAD, "server refused 4, load had 5"),
         (Counts(1007, 8, stored=1006), LOAD, "1007 accepted, 1006 stored"),
         (Counts(1007, 8, handled=1008), LOAD, "1007 accepted, 1008 handled"),
-        (Counts(1007, 8, failed=1), LOAD, "1 were shed"),
+        (Counts(1007, 8, failed=1), LOAD, "1 had other answers"),
         (Counts(1007, 8, dropped=1), LOAD, "1 lines were dropped"),
         (Counts(1007, 8), LOAD._replace(failed=2), "2 requests failed"),
         (Counts(1012, 3), LOAD._replace(refused=0), "5 were forged, 0 refused"),
@@ -170,8 +170,61 @@ def test_counts_agree_if_only_the_last_requests_were_heard_by_one_side():
     ],
 )
 def test_a_wrong_count_has_no_figure(after, load, said):
-    with pytest.raises(WrongCount, match=said):
+    with pytest.raises(WrongCount, match=said) as raised:
         counted("prototype", after, load)
+    assert raised.type is WrongCount
+
+
+SHEDDING = LOAD._replace(answered=1287, refused=287)  # 5 that were forged, and 282
+
+
+def test_what_was_shed_has_no_figure_and_is_told_from_what_is_wrong():
+    with pytest.raises(Shed, match="282 were shed"):
+        counted("prototype", Counts(1007, 8, shed=282), SHEDDING)
+    with pytest.raises(Shed, match="284 were shed"):  # 2 of them forged
+        counted("prototype", Counts(1007, 6, shed=284), SHEDDING)
+
+
+@pytest.mark.parametrize(
+    ("after", "load", "said"),
+    [
+        (Counts(1007, 8, stored=1006, shed=282), SHEDDING, "1007 accepted, 1006 stored"),
+        (Counts(1007, 8, failed=1, shed=282), SHEDDING, "1 had other answers"),
+        (Counts(1007, 8, shed=281), SHEDDING, "server refused 286, load had 287"),
+        (Counts(1012, 3, shed=1), LOAD._replace(refused=0), "5 were forged, 0 refused"),
+    ],
+)
+def test_what_is_wrong_beside_what_was_shed_is_not_measured_again(after, load, said):
+    with pytest.raises(WrongCount, match=said) as raised:
+        counted("prototype", after, load)
+    assert raised.type is WrongCount
+
+
+class Shedding(Bench):
+    """Something is shed so many times."""
+
+    left = 0
+
+    def once(self, seconds: float) -> Sample:
+        Shedding.left -= 1
+        if Shedding.left >= 0:
+            raise Shed("fasthook none: 1 were shed")
+        return sample(50)
+
+
+def test_a_round_in_which_something_was_shed_is_measured_again_and_that_is_said():
+    bench = Shedding(CATALOGUE["fasthook none"], None, PUSH, None)
+    results = Results(1, 3)
+    for Shedding.left in (0, 1, 2):
+        results.endpoints.setdefault("1", []).append(bench.sample(1))
+    assert results.again() == 3
+    assert "3 rounds were measured again" in written(results, [])
+    results.endpoints["1"] = [sample(50)]
+    assert "again" not in written(results, [])
+
+    Shedding.left = 3
+    with pytest.raises(Shed):
+        bench.sample(1)
 
 
 def test_a_system_is_asked_for_by_its_name_with_a_comma():
