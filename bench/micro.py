@@ -11,10 +11,15 @@ import hashlib
 import hmac
 import logging
 import re
+import secrets
+import tempfile
+import time
 import timeit
 import zlib
 from collections import defaultdict, deque
 from collections.abc import Callable
+from pathlib import Path
+from typing import Final
 
 import httptools
 import msgspec
@@ -27,7 +32,16 @@ from xxhash import xxh3_128_digest
 from bench.workload import SECRET, headers_of, push_body
 from fasthook.intake.comparing import KeyedHash
 from fasthook.logs.shapes import as_text
+from fasthook.spool.changes import Changes, Cursor, State
+from fasthook.spool.index import Index
+from fasthook.spool.indexer import Settings
+from fasthook.spool.journal import position_of
+from fasthook.spool.records import Accepted
+from fasthook.spool.spool import KEY_BYTES
 from fasthook.wire.answers import render
+
+_EVENTS: Final = 400_000
+_BATCH: Final = 8192
 
 
 def best_us(function: Callable[[], object], number: int = 5000) -> float:
@@ -178,6 +192,34 @@ def living_worker() -> tuple[float, float]:
         return ours, best_us(lambda: runner.run(by_tasks()), 20) / 1000
 
 
+def _indexed(folder: Path, gathers_at: int) -> float:
+    """µs an event of an index that grows to `_EVENTS`, in batches as a busy spool has them."""
+    index, number, took_s = Index(folder / f"{gathers_at}.db", is_writer=True), 0, 0.0
+    while number < _EVENTS:
+        changes = Changes()
+        for _ in range(_BATCH):
+            number += 1
+            event_id = f"72d3162e-cc78-11e3-81ab-{number:012}"
+            accepted = Accepted(
+                *(secrets.token_bytes(KEY_BYTES), "github", "github", event_id, "push"),
+                *(time.time_ns(), "192.0.2.1", 0, "event", 700),
+            )
+            changes.accept(position_of(0, 1, number * 64), accepted, State.DONE)
+        began_s = time.thread_time()
+        index.apply({0: Cursor(1, number * 64)}, changes, are_new=True)
+        if len(index.keys.fresh) >= gathers_at:
+            index.keys.gather()
+        took_s += time.thread_time() - began_s
+    index.close()
+    return took_s / number * 1e6
+
+
+def indexed() -> tuple[float, float]:
+    """spool/keys.py: keys of many batches are gathered at once, not those of each."""
+    with tempfile.TemporaryDirectory() as name:
+        return _indexed(Path(name), Settings().fresh_keys), _indexed(Path(name), 1)
+
+
 def main() -> None:
     """Print all of them."""
     body = push_body()
@@ -196,6 +238,7 @@ def main() -> None:
         "count": counted(),
         "line of a request": line_of_request(),
         "event to a handler": living_worker(),
+        "index, 400,000 events": indexed(),
     }
     print(f"{'':28} {'ours':>9} {'plain':>9}")
     for name, (ours, plain) in rows.items():

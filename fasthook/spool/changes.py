@@ -27,7 +27,8 @@ class State(IntEnum):
 
 #: A delivery, as the index has it: position, key, endpoint, id, type, receipt in ns, state, due.
 Row = list[Any]
-STATE: Final = 6  # of a row
+KEY: Final = 1  # of a row
+STATE: Final = 6
 
 
 class Changes:

@@ -17,7 +17,8 @@ from fasthook.logs import log
 from fasthook.model import Delivery
 from fasthook.spool.changes import Cursor, state_of
 from fasthook.spool.claims import Claims
-from fasthook.spool.index import Index, mark_damaged
+from fasthook.spool.database import mark_damaged
+from fasthook.spool.index import Index
 from fasthook.spool.journal import worker_of
 from fasthook.spool.journals import Journals
 from fasthook.spool.lag import Lag
@@ -129,6 +130,9 @@ class Committer:
                 keys = list(self._lag.keys)
             claims.claim(keys)
             claims.confirm(keys)
+            with self._lag.news:  # what the index finds meanwhile nobody else lets go of
+                found = [key for key in keys if key not in self._lag.keys]
+            claims.release(found)
         self._claims = claims
 
     def finish(self) -> None:
@@ -252,7 +256,7 @@ class Committer:
             else:
                 first[key] = entry
         # In this order: a key goes from the lag only when the index has it.
-        duplicates += [first.pop(key) for key in self._lookup.known(list(first))]
+        duplicates += [first.pop(key) for key in self._lookup.keys.known(list(first))]
         return first, duplicates
 
     def _claim(self, first: dict[bytes, Entry], duplicates: list[Entry]) -> list[Entry]:
@@ -262,7 +266,7 @@ class Committer:
         duplicates += [first.pop(key) for key in answer.written]
         deferred = [first.pop(key) for key in answer.pending]
         # Claimed by us only now: another worker may have let go of it since we looked.
-        known = self._lookup.known(list(first))
+        known = self._lookup.keys.known(list(first))
         duplicates += [first.pop(key) for key in known]
         self._claims.release(list(known))
         return deferred
@@ -285,6 +289,7 @@ class Committer:
         lag = self._lag
         with lag.news:
             changes = lag.changes
+            lag.unindexed += len(fresh)
             # The positions of the outcomes come after those of the deliveries.
             for entry, stored, position in zip(fresh, accepted, positions, strict=False):
                 entry.delivery.position = position

@@ -5,7 +5,6 @@ in the same transaction as what was read up to there, so it needs no sync of its
 wait for the disk: they are called in the spool's thread, or by commands.
 """
 
-import os
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,10 +12,20 @@ from typing import Any, Final
 
 import apsw
 
-from fasthook.errors import FasthookError
-from fasthook.logs import log
-from fasthook.spool.changes import EVERY_OTHER, NEVER_NS, Changes, Cursor, Held, Part, Row, State
+from fasthook.spool.changes import (
+    EVERY_OTHER,
+    KEY,
+    NEVER_NS,
+    Changes,
+    Cursor,
+    Held,
+    Part,
+    Row,
+    State,
+)
+from fasthook.spool.database import connected
 from fasthook.spool.journal import MAX_SEGMENT, WORKER_OF_POSITION, position_of
+from fasthook.spool.keys import Keys
 from fasthook.spool.records import Replayed, Settled
 from fasthook.spool.schema import (
     HELD,
@@ -26,62 +35,26 @@ from fasthook.spool.schema import (
     NOTED,
     OVER,
     PART_STATES,
-    SCHEMA,
     SETTLED_STATES,
-    VERSION,
 )
 from fasthook.spool.transaction import transaction
 
 INDEX_NAME: Final = "index.db"
-#: The WAL-reset bug (sqlite.org/wal.html#walresetbug) is gone from here on.
-_MIN_SQLITE: Final = 3_051_003
-_BUSY_MS: Final = 5000
-#: Of whoever writes it; SQLite's own default, 2 MiB, is enough for others.
-WRITER_CACHE_KIB: Final = 16 * 1024
-CACHE_KIB: Final = 2 * 1024
 #: Rows of one statement: it runs as one step, without the interpreter's lock.
 _ROWS: Final = 64
-
-
-class WrongIndex(FasthookError):
-    """A database that this version can't use."""
-
-
-class OldIndex(WrongIndex):
-    """One that an older version made: it is to be made again."""
 
 
 class Index:
     """One connection to the database."""
 
-    def __init__(self, path: Path, cache_kib: int = CACHE_KIB) -> None:
-        """Open or make it. Raises `WrongIndex`, and `apsw.Error` where it is damaged."""
-        if apsw.SQLITE_VERSION_NUMBER < _MIN_SQLITE:
-            raise WrongIndex(
-                f"SQLite {apsw.sqlite_lib_version()} corrupts databases; 3.51.3 is due"
-            )
+    def __init__(self, path: Path, *, is_writer: bool = False) -> None:
+        """Open or make it. `is_writer`: what is accepted is taken in here.
+
+        Raises `WrongIndex`, and `apsw.Error` where it is damaged.
+        """
         self.path = path
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        self._connection = apsw.Connection(str(path))
-        self._connection.set_busy_timeout(_BUSY_MS)
-        self._ask("PRAGMA journal_mode = WAL")
-        # A crash may take the last transactions, and the cursor with them: they are read again.
-        self._ask("PRAGMA synchronous = NORMAL")
-        # A statement of many rows keeps its undo in memory, not in a file of its own; and pages of
-        # the keys, which come in no order, stay at hand (bench/micro.py has both).
-        self._ask("PRAGMA temp_store = MEMORY")
-        self._ask(f"PRAGMA cache_size = -{cache_kib}")
-        self._ask("PRAGMA secure_delete = ON")  # errors may quote what is to be forgotten
-        # Seldom: a checkpoint syncs, and the journal's own syncs wait for that (bench/sections.py).
-        self._ask("PRAGMA wal_autocheckpoint = 16000")  # pages: as many bytes as the limit below
-        self._ask("PRAGMA journal_size_limit = 67108864")
-        with transaction(self._connection):
-            (version,) = self._ask("PRAGMA user_version")[0]
-            if not version and not self._ask("SELECT 1 FROM sqlite_schema LIMIT 1"):
-                self._connection.execute(SCHEMA)
-            elif version != VERSION:
-                kind = OldIndex if 0 < version < VERSION else WrongIndex
-                raise kind(f"{path}: format {version}; expected {VERSION}")
+        self._connection = connected(path, is_writer=is_writer)
+        self.keys = Keys(self._connection, is_writer=is_writer)
 
     def _ask(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
         return self._connection.execute(statement, tuple(values)).fetchall()
@@ -97,13 +70,19 @@ class Index:
         rows = self._ask("SELECT segment, offset FROM cursors WHERE worker = ?", (worker,))
         return Cursor(*rows[0]) if rows else Cursor(0, 0)
 
-    def apply(self, cursors: Mapping[int, Cursor], changes: Changes) -> None:
+    def apply(
+        self, cursors: Mapping[int, Cursor], changes: Changes, *, are_new: bool = False
+    ) -> None:
         """Take in what journals hold up to their `cursors`, by worker; all or nothing.
 
-        A row whose key is known already is left out: it is the same event.
+        A row whose key is known already is left out: it is the same event. `are_new`: the caller
+        has seen that none is, and goes on to know them until they are gathered: see `Keys`.
         """
         with transaction(self._connection):
-            self._insert(list(changes.rows.values()))
+            rows = list(changes.rows.values())
+            if not are_new:
+                rows = self._without_known(rows)
+            self._insert(rows)
             self._set_state(changes.done, State.DONE, (State.PENDING, State.RUNNING))
             for later in changes.later:
                 if isinstance(later, Settled):
@@ -116,6 +95,19 @@ class Index:
                 self._put_back(position, not_before_ns)
             for worker, cursor in cursors.items():
                 self._ask("INSERT OR REPLACE INTO cursors VALUES (?, ?, ?)", (worker, *cursor))
+            keys = [row[KEY] for row in rows]
+            self.keys.add(keys, are_fresh=are_new)
+        if are_new:
+            self.keys.fresh += keys
+
+    def _without_known(self, rows: Sequence[Row]) -> list[Row]:
+        """The first one of each key that is in no row yet."""
+        found: dict[bytes, Row] = {}
+        for row in rows:
+            found.setdefault(row[KEY], row)
+        for key in self.keys.known(list(found)).union(self.keys.fresh):
+            found.pop(key, None)
+        return list(found.values())
 
     def _insert(self, rows: Sequence[Row]) -> None:
         for begin in range(0, len(rows), _ROWS):
@@ -396,11 +388,13 @@ class Index:
         young = "SELECT min(position) FROM deliveries WHERE position >= ? AND received_at_ns >= ?"
         (first_young,) = self._ask(young, (begin, received_ns))[0]
         end = end if first_young is None else min(end, first_young)
+        those = "FROM deliveries WHERE position >= ? AND position < ?"
+        if not self._ask(f"SELECT 1 {those} LIMIT 1", (begin, end)):
+            return 0
+        self.keys.gather()
         with transaction(self._connection):
-            count = self._ask(
-                "DELETE FROM deliveries WHERE position >= ? AND position < ? RETURNING 1",
-                (begin, end),
-            )
+            self.keys.drop(begin, end)
+            count = self._ask(f"DELETE {those} RETURNING 1", (begin, end))
             for table in ("parts", "failures"):
                 delete = f"DELETE FROM {table} WHERE position >= ? AND position < ?"
                 self._ask(delete, (begin, end))
@@ -413,34 +407,6 @@ class Index:
         found = {State(state): count for state, count in self._ask(others)}
         return {State.PENDING: self._ask(pending)[0][0], State.DEAD: 0, State.DAMAGED: 0} | found
 
-    def known(self, keys: Sequence[bytes]) -> set[bytes]:
-        """Which of these keys have been accepted already."""
-        if not keys:
-            return set()
-        rows = self._ask(
-            "SELECT key FROM deliveries WHERE key IN carray(?)", (apsw.carray(tuple(keys)),)
-        )
-        return {key for (key,) in rows}
-
 
 def _integers(values: Sequence[int]) -> Any:
     return apsw.carray(array("q", values))
-
-
-def damage_mark(path: Path) -> Path:
-    """The file that says that the index at `path` is damaged: the next start makes it again."""
-    return path.with_suffix(".damaged")
-
-
-def mark_damaged(path: Path) -> None:
-    """Have the next start make the index again: while it is in use it can't be."""
-    if not damage_mark(path).exists():
-        log.error("index damaged", path=str(path), cure="a restart makes it again")
-        damage_mark(path).touch(mode=0o600)
-
-
-def discard(path: Path) -> None:
-    """Delete an index; nothing is lost, for it is made again from the journals."""
-    for suffix in ("", "-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
-    damage_mark(path).unlink(missing_ok=True)

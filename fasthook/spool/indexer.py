@@ -13,9 +13,10 @@ from fasthook.logs import log
 from fasthook.model import Delivery
 from fasthook.spool.changes import Changes, Cursor, Held, Part, State
 from fasthook.spool.claims import Claims
+from fasthook.spool.database import mark_damaged
 from fasthook.spool.erasing import erase
 from fasthook.spool.heir import LOOK_S, Heir
-from fasthook.spool.index import Index, mark_damaged
+from fasthook.spool.index import Index
 from fasthook.spool.journals import Journals
 from fasthook.spool.lag import Lag
 from fasthook.spool.pruning import FULL
@@ -24,8 +25,7 @@ from fasthook.spool.rejects import Rejects
 
 #: The index is brought up to date this often, unless there is much to do.
 _INDEX_S: Final = 0.25
-#: Where more than that came in this time, a few times as long: keys come in no order, and the more
-#: of them are written at once, the more find a place on the same page.
+#: Where more than that came in this time, a few times as long: one transaction for more of them.
 _MUCH: Final = 512
 _INDEX_LATEST_S: Final = 1.0
 #: After the index could not be written.
@@ -51,6 +51,9 @@ class Settings(NamedTuple):
     durability: Literal["fsync", "os"] = "fsync"
     max_bytes: int = 10 * 1024**3
     retention_s: float = 7 * 86400.0
+    #: So many keys are gathered at once. More of them share their pages better, and take more
+    #: memory until then; bench/micro.py has what it saves.
+    fresh_keys: int = 65_536
 
 
 class Indexer:
@@ -82,6 +85,7 @@ class Indexer:
         self._rejects = rejects
         self._retention_s = settings.retention_s
         self._max_bytes = settings.max_bytes
+        self._fresh_keys = settings.fresh_keys
         self._on_read_back = on_read_back
         self._wanted = self._wanted_bytes = 0
         self._without: Sequence[str] = ()
@@ -157,6 +161,7 @@ class Indexer:
                     if wanted:
                         self._bring(wanted)
                 self._tidy()
+                self._gather()
             except Exception as error:  # whatever it is: it lags, and the journal has everything
                 self._report(error)
                 self._lag.give_back(changes, cursors)
@@ -190,12 +195,20 @@ class Indexer:
                 self._gone += self._index.parts_of(later.positions).items()
                 for journal in list(self._journals.held.values()):
                     erase(journal, later.positions)
-        self._index.apply(cursors, changes)
+        self._index.apply(cursors, changes, are_new=True)
         if any(isinstance(later, Forgotten) for later in changes.later):
             self._index.purge()
-        if self.claims is not None:
-            self.claims.release([row[1] for row in changes.rows.values()])
         self._lag.taken(changes)
+
+    def _gather(self) -> None:
+        """Have keys found by others, if there are others, or too many that are not found."""
+        keys = self._index.keys
+        if len(keys.fresh) >= (1 if self.claims is not None else self._fresh_keys):
+            keys.gather()
+        if self.claims is not None:
+            self.claims.release(keys.gathered)
+        self._lag.found(keys.gathered)
+        keys.gathered = []
 
     def _inherit(self) -> None:
         """See what other workers left behind."""

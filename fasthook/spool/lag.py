@@ -1,9 +1,11 @@
 """What the journal has and the index does not have yet: shared by the two threads behind a spool.
 
-Keys are here until the index has them, so a duplicate is known at once.
+Keys are here until the index finds them, so a duplicate is known at once.
 """
 
 import threading
+from collections.abc import Sequence
+from typing import Final
 
 from fasthook.spool.changes import Changes, Cursor
 
@@ -11,6 +13,7 @@ from fasthook.spool.changes import Changes, Cursor
 MAX_CHANGES = 200_000
 #: The index is told after this many changes, or else when it looks by itself.
 MANY_CHANGES = 8192
+_SOME: Final = 1024
 
 
 class Lag:
@@ -21,12 +24,14 @@ class Lag:
         self.changes = Changes()
         #: By worker, of each journal that was written.
         self.cursors: dict[int, Cursor] = {}
+        #: Of all deliveries that the index lacks, and of those whose keys it does not find yet.
         self.keys: set[bytes] = set()
+        self.unindexed = 0  # deliveries that it lacks
 
     @property
     def is_too_long(self) -> bool:
         """Whether the index must catch up before anything else is accepted."""
-        return len(self.keys) > MAX_CHANGES or len(self.changes) > MAX_CHANGES
+        return self.unindexed > MAX_CHANGES or len(self.changes) > MAX_CHANGES
 
     @property
     def is_much(self) -> bool:
@@ -48,6 +53,11 @@ class Lag:
 
     def taken(self, changes: Changes) -> None:
         """The index has these."""
-        keys = [row[1] for row in changes.rows.values()]
         with self.news:
-            self.keys.difference_update(keys)
+            self.unindexed -= len(changes.rows)
+
+    def found(self, keys: Sequence[bytes]) -> None:
+        """The index finds these. Some at a time: whoever accepts deliveries waits meanwhile."""
+        for begin in range(0, len(keys), _SOME):
+            with self.news:
+                self.keys.difference_update(keys[begin : begin + _SOME])

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from fasthook.spool.changes import Changes, Cursor
 from fasthook.spool.committer import divided
+from fasthook.spool.database import discard
 from fasthook.spool.erasing import erase
 from fasthook.spool.heir import Heir
-from fasthook.spool.index import INDEX_NAME, discard
+from fasthook.spool.index import INDEX_NAME
 from fasthook.spool.indexer import Settings
 from fasthook.spool.journal import Journal
 from fasthook.spool.journals import Journals

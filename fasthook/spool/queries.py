@@ -9,7 +9,7 @@ import heapq
 import os
 import pwd
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -263,11 +263,13 @@ class Reader:
             found.setdefault(position, []).append(Failure(*values))
         return found
 
-    def _of(self, statement: str, positions: Sequence[int]) -> Iterator[Any]:
-        for begin in range(0, len(positions), _PAGE_ROWS):
-            page = positions[begin : begin + _PAGE_ROWS]
+    def _of(
+        self, statement: str, wanted: Sequence[int | bytes], column: str = "position"
+    ) -> Iterator[Any]:
+        for begin in range(0, len(wanted), _PAGE_ROWS):
+            page = wanted[begin : begin + _PAGE_ROWS]
             places = ", ".join("?" * len(page))
-            yield from self._ask(f"{statement} WHERE position IN ({places})", page)
+            yield from self._ask(f"{statement} WHERE {column} IN ({places})", page)
 
     def dead_letters(self, deliveries: Iterable[Found]) -> list[DeadLetter]:
         """Which of their handlers gave up, and why."""
@@ -341,9 +343,22 @@ class Reader:
         found = [text for (text,) in self._ask("PRAGMA integrity_check(20)")]
         return [] if found == ["ok"] else found
 
-    def knows(self, key: bytes) -> bool:
-        """Whether a delivery with this key is in the index, wherever."""
-        return bool(self._ask("SELECT 1 FROM deliveries WHERE key = ?", (key,)))
+    def without_row(self, keys: Collection[bytes]) -> set[bytes]:
+        """Which of these keys no delivery in the index has; looks at every row if there are any."""
+        unknown = set(keys)
+        stretches = self._stretches(Filter(), (0, _MAX_POSITION), "ASC") if unknown else ()
+        for stretch in stretches:
+            rows = self._ask("SELECT key FROM deliveries WHERE position BETWEEN ? AND ?", stretch)
+            unknown.difference_update([key for (key,) in rows])
+        return unknown
+
+    def unknown(self, keys: Sequence[bytes]) -> set[bytes]:
+        """By which of these keys no event would be known if it came again."""
+        unknown = set(keys)
+        for table in ("fresh_keys", "keys"):  # in the way that a key goes
+            found = self._of(f"SELECT key FROM {table}", list(unknown), "key")
+            unknown.difference_update([key for (key,) in found])
+        return unknown
 
     def cursor(self, worker: int) -> Cursor:
         """Up to where the index follows this worker's journal."""

@@ -12,15 +12,9 @@ import apsw
 
 from fasthook.logs import log
 from fasthook.spool.changes import Changes, Cursor, Held, State, state_of
+from fasthook.spool.database import OldIndex, damage_mark, discard
 from fasthook.spool.erasing import erase
-from fasthook.spool.index import (
-    INDEX_NAME,
-    WRITER_CACHE_KIB,
-    Index,
-    OldIndex,
-    damage_mark,
-    discard,
-)
+from fasthook.spool.index import INDEX_NAME, Index
 from fasthook.spool.journal import Journal, position_of
 from fasthook.spool.journals import Journals
 from fasthook.spool.records import (
@@ -73,7 +67,10 @@ def opened(
     Raises `OSError`, `apsw.Error`, `WrongIndex`, `WrongVersion`.
     """
     if not is_whole:
-        return _recovered(path, journals, on_read)
+        found = _recovered(path, journals, on_read)
+        if found.view.keys.fresh:
+            found.view.keys.gather()  # who was alone before this one knew them
+        return found
     file = path / INDEX_NAME
     if damage_mark(file).exists():
         log.warning("index made again", reason="it was found damaged")
@@ -112,7 +109,7 @@ def _is_beyond(cursor: Cursor, journal: Journal) -> bool:
 
 
 def _recovered(path: Path, journals: Journals, on_read: OnRead) -> Opened:
-    index = Index(path / INDEX_NAME, WRITER_CACHE_KIB)
+    index = Index(path / INDEX_NAME, is_writer=True)
     try:
         for _, journal in sorted(journals.held.items()):
             take_in(path, journal, index, on_read)

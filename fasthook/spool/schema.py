@@ -5,7 +5,7 @@ from typing import Final
 from fasthook.spool.changes import NEVER_NS, State
 from fasthook.spool.journal import WORKER_OF_POSITION
 
-VERSION: Final = 3
+VERSION: Final = 4
 #: Of the partial index; as it says it, or SQLite does not see that it may use it.
 IS_NOT_OVER: Final = (
     f"state IN ({State.RUNNING:d}, {State.DEAD:d}, {State.DAMAGED:d}, {State.FORGOTTEN:d})"
@@ -15,11 +15,12 @@ CREATE TABLE deliveries (
     position INTEGER PRIMARY KEY, key BLOB NOT NULL, endpoint TEXT NOT NULL,
     event_id TEXT NOT NULL, event_type TEXT NOT NULL, received_at_ns INTEGER NOT NULL,
     state INTEGER NOT NULL, due_ns INTEGER NOT NULL);
-CREATE UNIQUE INDEX deliveries_key ON deliveries (key);
 CREATE INDEX deliveries_due ON deliveries ({WORKER_OF_POSITION}, due_ns, position)
     WHERE state = {State.PENDING:d};
 CREATE INDEX deliveries_state ON deliveries (state, position)
     WHERE {IS_NOT_OVER};
+CREATE TABLE keys (key BLOB PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE fresh_keys (key BLOB NOT NULL);
 CREATE TABLE parts (
     position INTEGER NOT NULL, handler TEXT NOT NULL, attempt INTEGER NOT NULL,
     state INTEGER NOT NULL, due_ns INTEGER NOT NULL, order_key TEXT NOT NULL,

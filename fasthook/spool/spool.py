@@ -119,6 +119,7 @@ class Spool:
             _begin_first(journals, index)
         self.number = journals.own.worker
         lag, lookup = Lag(), Index(path / INDEX_NAME)
+        lag.keys.update(index.keys.fresh)
         self.rejects = Rejects(path / REJECTS_NAME)
         self._committer = Committer(journals, lookup, lag, settings.max_bytes, self._from_thread)
         heir = Heir(path, journals, index, self._released)
@@ -306,6 +307,7 @@ class Spool:
         """
 
         def alone(held: list[Held]) -> None:
+            self._indexer.claims = None
             self._committer.call(partial(self._committer.share, None))
             self._call_soon(on_alone, held)
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from fasthook.spool.changes import State
-from fasthook.spool.index import INDEX_NAME, damage_mark
+from fasthook.spool.database import damage_mark
+from fasthook.spool.index import INDEX_NAME
 from fasthook.spool.journal import segment_numbers, segment_path
 from fasthook.spool.queries import Reader
 

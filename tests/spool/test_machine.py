@@ -159,7 +159,9 @@ class SpoolMachine(RuleBasedStateMachine):
     def open(self):
         self.entries, self.unsent, self.put_backs = [], [], []
         self.commits, self.brought, self.turns = [], [], 0
-        self.spool = Spool(self.path, Settings(), self.commits.append, self.brought.append)
+        self.spool = Spool(
+            self.path, Settings(fresh_keys=3), self.commits.append, self.brought.append
+        )
         rows = self.spool._indexer._index._ask("SELECT key, position, state FROM deliveries")
         assert {key: (position, State(state)) for key, position, state in rows} == {
             key: (row.position, row.state) for key, row in self.model.rows.items()

@@ -339,8 +339,12 @@ def test_rows_are_all_between_two_positions_with_their_keys(some, page_rows, rea
     rows = list(opened.rows(some["b"], some["e"]))
     assert ids(found for _, found in rows) == ["b", "c", "d", "d", "e"]
     assert len({key for key, _ in rows}) == 5
-    assert all(opened.knows(key) for key, _ in rows)
-    assert not opened.knows(b"x" * 16)
+    assert (
+        opened.unknown([key for key, _ in rows])
+        == opened.without_row(key for key, _ in rows)
+        == set()
+    )
+    assert opened.unknown([b"x" * 16]) == opened.without_row([b"x" * 16]) == {b"x" * 16}
 
 
 def test_an_empty_spool_has_nothing(tmp_path, reader):

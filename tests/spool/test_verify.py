@@ -7,7 +7,7 @@ import apsw
 import pytest
 
 from fasthook.spool.changes import State
-from fasthook.spool.index import INDEX_NAME
+from fasthook.spool.index import INDEX_NAME, Index
 from fasthook.spool.journal import Journal, name_of
 from fasthook.spool.lock import lock
 from fasthook.spool.queries import Reader
@@ -101,6 +101,19 @@ def test_a_tail_is_damage_unless_a_service_is_writing_it(tmp_path, spool):
 
 def test_a_delivery_that_the_index_lacks_is_found(tmp_path, spool):
     change_index(tmp_path, f"DELETE FROM deliveries WHERE position = {spool['a1']}")
+    assert found(tmp_path) == [("unindexed", name_of(spool["a1"]))]
+
+
+@pytest.mark.parametrize("is_gathered", [False, True])
+def test_a_delivery_whose_key_is_not_known_is_found(tmp_path, spool, is_gathered):
+    if is_gathered:
+        index = Index(tmp_path / INDEX_NAME, is_writer=True)
+        index.keys.gather()
+        index.close()
+    assert found(tmp_path) == []
+    key = f"SELECT key FROM deliveries WHERE position = {spool['a1']}"
+    table = "keys" if is_gathered else "fresh_keys"
+    change_index(tmp_path, f"DELETE FROM {table} WHERE key = ({key})")
     assert found(tmp_path) == [("unindexed", name_of(spool["a1"]))]
 
 
@@ -210,19 +223,39 @@ def test_a_holder_of_another_number_space_is_found_by_the_kernels_list(tmp_path,
         os.close(held)
 
 
-def test_an_index_whose_pages_contradict_each_other_is_found(tmp_path, spool):
-    """SQLite serves such a page without a word: some events would never be known again."""
-    path = tmp_path / INDEX_NAME
+def changed_page(path, table):
+    """One bit of the entry that was written first: pages fill from their end."""
     connection = apsw.Connection(str(path))
-    wanted = "SELECT rootpage FROM sqlite_schema WHERE name = 'deliveries_key'"
+    wanted = f"SELECT rootpage FROM sqlite_schema WHERE name = '{table}'"
     ((root,),) = connection.execute(wanted).fetchall()
     ((size,),) = connection.execute("PRAGMA page_size").fetchall()
     connection.close()
-    with Reader(tmp_path) as reader:
-        assert not list(Verification(reader).index())
     data = bytearray(path.read_bytes())
-    data[root * size - 12] ^= 1  # within the key that was written first: pages fill from their end
+    data[root * size - 12] ^= 1
     path.write_bytes(data)
-    with Reader(tmp_path) as reader:
-        (finding, *_) = Verification(reader).index()
+
+
+def index_findings(path):
+    with Reader(path) as reader:
+        return list(Verification(reader).index())
+
+
+@pytest.mark.usefixtures("spool")
+def test_an_index_whose_pages_contradict_each_other_is_found(tmp_path):
+    """SQLite serves such a page without a word: some events would never be run."""
+    assert index_findings(tmp_path) == []
+    changed_page(tmp_path / INDEX_NAME, "deliveries_due")
+    (finding, *_) = index_findings(tmp_path)
     assert "spool rebuild" in finding.text
+
+
+def test_a_key_that_has_changed_is_found(tmp_path, spool):
+    """It contradicts no other page: SQLite finds nothing wrong."""
+    index = Index(tmp_path / INDEX_NAME, is_writer=True)
+    index.keys.gather()
+    index.close()
+    assert found(tmp_path) == []
+    changed_page(tmp_path / INDEX_NAME, "keys")
+    ((what, name),) = found(tmp_path)
+    assert what == "unindexed"
+    assert name in map(name_of, spool.values())

@@ -7,7 +7,8 @@ import pytest
 
 from fasthook.cli.doctor import storage
 from fasthook.spool import filesystem
-from fasthook.spool.index import INDEX_NAME, damage_mark
+from fasthook.spool.database import damage_mark
+from fasthook.spool.index import INDEX_NAME
 from tests.cli.conftest import configuration, endpoint
 from tests.cli.doctor.conftest import NOBODY, bads, end, goods, is_all_good, needs_root, warnings
 
