@@ -129,11 +129,21 @@ class Journal:
             _write_all(self._fd, pieces)
             if self._syncs:
                 os.fdatasync(self._fd)
+                self._let_go(end)
         except BaseException:  # whatever it is: what was written is not where we believe
             self._give_up()
             raise
         self._offset = self._sizes[self._number] = end
         return positions
+
+    def _let_go(self, end: int) -> None:
+        """Have the kernel give back the pages of what was synced: they are seldom read.
+
+        The next batch gets the same ones, which are at hand, rather than new ones for ever.
+        """
+        begin = self._offset - self._offset % mmap.PAGESIZE
+        with contextlib.suppress(OSError):  # an advice
+            os.posix_fadvise(self._fd, begin, end - begin, os.POSIX_FADV_DONTNEED)
 
     def _lay_out(
         self, batch: Sequence[tuple[int, tuple[bytes, ...]]]
