@@ -14,9 +14,6 @@ from fasthook.spool.transaction import transaction
 #: The WAL-reset bug (sqlite.org/wal.html#walresetbug) is gone from here on.
 _MIN_SQLITE: Final = 3_051_003
 _BUSY_MS: Final = 5000
-#: Of whoever writes it; SQLite's own default, 2 MiB, is enough for others.
-_WRITER_CACHE_KIB: Final = 16 * 1024
-_CACHE_KIB: Final = 2 * 1024
 _PRAGMAS: Final = (
     "journal_mode = WAL",
     # A crash may take the last transactions, and the cursor with them: they are read again.
@@ -38,7 +35,7 @@ class OldIndex(WrongIndex):
     """One that an older version made: it is to be made again."""
 
 
-def connected(path: Path, *, is_writer: bool) -> apsw.Connection:
+def connected(path: Path) -> apsw.Connection:
     """Open or make it. Raises `WrongIndex`, and `apsw.Error` where it is damaged."""
     if apsw.SQLITE_VERSION_NUMBER < _MIN_SQLITE:
         raise WrongIndex(f"SQLite {apsw.sqlite_lib_version()} corrupts databases; 3.51.3 is due")
@@ -47,7 +44,6 @@ def connected(path: Path, *, is_writer: bool) -> apsw.Connection:
     connection.set_busy_timeout(_BUSY_MS)
     for pragma in _PRAGMAS:
         connection.execute(f"PRAGMA {pragma}").fetchall()
-    connection.execute(f"PRAGMA cache_size = -{_WRITER_CACHE_KIB if is_writer else _CACHE_KIB}")
     with transaction(connection):
         version = int(connection.pragma("user_version"))
         is_empty = not connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()

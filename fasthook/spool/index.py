@@ -53,7 +53,7 @@ class Index:
         Raises `WrongIndex`, and `apsw.Error` where it is damaged.
         """
         self.path = path
-        self._connection = connected(path, is_writer=is_writer)
+        self._connection = connected(path)
         self.keys = Keys(self._connection, is_writer=is_writer)
 
     def _ask(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
