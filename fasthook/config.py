@@ -79,7 +79,7 @@ class Dispatch(_Table, frozen=True, kw_only=True):
 
     hold: bool = False
     backlog: Count = 10_000
-    backlog_bytes: Size = Size(48 * 1024**2)  # more wait on disk; a worker stays below 100 MiB
+    backlog_bytes: Size = Size(32 * 1024**2)  # more wait on disk; a worker stays below 100 MiB
 
 
 class Keys(_Table, frozen=True, kw_only=True):

@@ -53,7 +53,7 @@ class Settings(NamedTuple):
     retention_s: float = 7 * 86400.0
     #: So many keys are gathered at once. More of them share their pages better, and take more
     #: memory until then; bench/micro.py has what it saves.
-    fresh_keys: int = 65_536
+    fresh_keys: int = 32_768
 
 
 class Indexer:
