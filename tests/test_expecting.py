@@ -198,7 +198,8 @@ def test_who_may_not_read_the_spool_is_told_whose_it_is():
         for path, mode in ((config.parent, 0o755), (config, 0o644)):
             path.chmod(mode)
         program = (
-            "import asyncio, concurrent.futures.thread, fasthook.expecting, os; os.setuid(65534); "
+            "import asyncio, cel, concurrent.futures.thread, fasthook.expecting, os; "
+            "os.setuid(65534); "
             f"asyncio.run(fasthook.expect('stripe', config={str(config)!r}))"
         )
         command = [sys.executable, "-c", program]
