@@ -78,6 +78,7 @@ class Heir:
             return False
         try:
             take_in(self._path, journal, self._index)
+            self._index.keys.gather()  # also those that it left fresh: its claims go
             if claims is not None:
                 claims.reset(number)  # the index has what was written
         except BaseException:

@@ -206,6 +206,31 @@ def test_each_worker_gets_back_its_own_and_what_others_left(tmp_path):
     asyncio.run(main())
 
 
+@pytest.mark.patches
+def test_keys_that_a_worker_left_fresh_are_known_when_its_claims_go(tmp_path, monkeypatch):
+    """Killed between the transaction that indexed an event and the one that gathers its key."""
+
+    async def main():
+        (first, commits), (second, others) = workers(tmp_path, 2)
+        monkeypatch.setattr(first._indexer, "_gather", lambda: None)
+        for spool in (first, second):
+            await started(spool)
+        first.accept(entry("a"))
+        await settled([(first, commits)], 1)
+        await first.close()
+        rows = second._indexer._index._ask("SELECT count(*) FROM fresh_keys")
+        assert rows == [(1,)]
+        async with asyncio.timeout(10):
+            while first.number in second._claims[0].workers():
+                await asyncio.sleep(0.02)
+        second.accept(entry("a"))
+        await settled([(second, others)], 1)
+        assert [len(c.duplicates) for c in others] == [1]
+        await second.close()
+
+    asyncio.run(main())
+
+
 def _positions(spool) -> dict[str, int]:
     rows = spool._indexer._index._ask("SELECT event_id, position FROM deliveries")
     return dict(rows)
