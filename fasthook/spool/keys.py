@@ -39,9 +39,9 @@ class Keys:
     def add(self, keys: Sequence[bytes], *, are_fresh: bool) -> None:
         """Part of a transaction. If it is committed, fresh ones are to be added to `fresh`."""
         if keys:
-            table, some = "fresh_keys" if are_fresh else "keys", tuple(sorted(keys))
+            table, some = ("fresh_keys", keys) if are_fresh else ("keys", sorted(keys))
             insert = f"INSERT OR IGNORE INTO {table} SELECT value FROM carray(?)"
-            self._ask(insert, (apsw.carray(some),))
+            self._ask(insert, (apsw.carray(tuple(some)),))
 
     def gather(self) -> None:
         """Have `known` find the fresh ones."""
@@ -57,6 +57,4 @@ class Keys:
         transaction.
         """
         those = "SELECT key FROM deliveries WHERE position >= ? AND position < ?"
-        self._connection.execute(
-            f"DELETE FROM keys WHERE key IN ({those})", (begin, end)
-        ).fetchall()
+        self._ask(f"DELETE FROM keys WHERE key IN ({those})", (begin, end))
