@@ -7,11 +7,15 @@ several runs, since noise only adds.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import logging
+import multiprocessing
 import re
 import secrets
+import select
+import socket
 import tempfile
 import time
 import timeit
@@ -139,6 +143,55 @@ def answer_rendered() -> tuple[float, float]:
     return best_us(lambda: answers["ok"]), best_us(lambda: render(202))
 
 
+def _hear(ends: list[socket.socket]) -> None:
+    """What the clients' machine does: take each answer as it comes."""
+    poll, numbered = select.epoll(), {end.fileno(): end for end in ends}
+    for number in numbered:
+        poll.register(number, select.EPOLLIN)
+    while numbered:
+        for number, _ in poll.poll():
+            if not numbered[number].recv(4096):
+                poll.unregister(number)
+                del numbered[number]
+
+
+def in_a_row(body: bytes) -> tuple[float, float]:
+    """wire/connection.py: answers of 16 clients after the work on all, not each after its own."""
+    with contextlib.ExitStack() as opened:
+        listening = opened.enter_context(socket.create_server(("127.0.0.1", 0)))
+        theirs = [
+            opened.enter_context(socket.create_connection(listening.getsockname()))
+            for _ in range(16)
+        ]
+        ours = [opened.enter_context(listening.accept()[0]) for _ in theirs]
+        client = multiprocessing.get_context("fork").Process(target=_hear, args=(theirs,))
+        client.start()
+        keyed, answer = KeyedHash(SECRET, "sha256"), render(202)
+        said = answer.start + answer.rest
+
+        def work() -> None:
+            for _ in range(4):
+                keyed.digest(body)
+
+        def one_by_one() -> None:
+            for end in ours:
+                work()
+                end.send(said)
+
+        def together() -> None:
+            for _ in ours:
+                work()
+            for end in ours:
+                end.send(said)
+
+        took = best_us(together, 200) / len(ours), best_us(one_by_one, 200) / len(ours)
+        for end in ours:
+            end.shutdown(socket.SHUT_RDWR)
+        client.join()
+        alone_us = best_us(work, 1000)
+        return took[0] - alone_us, took[1] - alone_us
+
+
 def counted() -> tuple[float, float]:
     """admin.py: plain integers, made metrics only when they are asked for."""
     numbers: defaultdict[tuple[str, str], int] = defaultdict(int)
@@ -235,6 +288,7 @@ def main() -> None:
         "CRC-32, 7.3 kB": checksum(body),
         "digest in a key, 7.3 kB": digest_in_key(body),
         "answer": answer_rendered(),
+        "answer sent": in_a_row(body),
         "count": counted(),
         "line of a request": line_of_request(),
         "event to a handler": living_worker(),

@@ -180,8 +180,12 @@ class Listener:
 
     def _advance(self) -> None:
         connections, self._with_news = self._with_news, []
-        for connection in connections:
-            connection.advance()
+        try:
+            for connection in connections:
+                connection.advance()
+        finally:
+            for connection in connections:
+                connection.flush()
 
     def opened(self, connection: Connection) -> None:
         """A connection has its transport."""

@@ -97,6 +97,7 @@ class FakeTransport:
 
     def __init__(self) -> None:
         self.sent = b""
+        self.writes = 0
         self.unread = 0  # bytes that the client has not taken
         self.reads = True
         self.is_eof = self.is_closed = self.is_aborted = False
@@ -113,6 +114,7 @@ class FakeTransport:
         if self.is_eof:
             raise RuntimeError("Cannot call write() after write_eof()")
         self.sent += data
+        self.writes += 1
 
     def get_write_buffer_size(self) -> int:
         return self.unread
@@ -168,7 +170,13 @@ class Wire:
         return self.on_request(number)
 
     def arrived(self, connection: Connection) -> None:
-        self.turns.append(connection.advance)
+        self.turns.append(connection)
+
+    def turn(self) -> None:
+        """Have the listener look at what came."""
+        connection = self.turns.pop(0)
+        connection.advance()
+        connection.flush()
 
     def opened(self, connection: Connection) -> None:
         self.is_open = True
@@ -186,7 +194,7 @@ class Wire:
         for piece in pieces:
             self.connection.data_received(piece)
             while self.turns:
-                self.turns.pop(0)()
+                self.turn()
 
     def answer(self, *numbers: int, status: int = 202) -> None:
         for number in numbers:

@@ -33,6 +33,35 @@ def test_an_answer_at_once_is_sent_at_once():
     assert b"\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n" in wire.transport.sent
 
 
+def test_requests_that_came_together_are_answered_in_one_write():
+    wire = Wire(answers=True)
+    wire.feed(GET * 3)
+    assert wire.statuses == [202, 202, 202]
+    assert wire.transport.writes == 1
+
+
+def test_what_is_sent_later_never_overtakes_what_waits_to_be_sent():
+    wire = Wire()
+    wire.on_request = lambda number: None if number == 1 else render(200, b"%d" % number)
+    wire.connection.data_received(GET * 2)
+    wire.connection.advance()
+    assert wire.transport.sent == b""
+    wire.answer(1)
+    assert wire.bodies == [b"0", b"1"]
+    wire.connection.flush()
+    assert wire.transport.writes == 1
+
+
+def test_a_client_that_left_before_its_answer_was_sent_harms_nobody():
+    wire = Wire(answers=True)
+    wire.connection.data_received(GET)
+    wire.connection.advance()
+    wire.connection.connection_lost(None)
+    wire.connection.flush()
+    assert wire.transport.sent == b""
+    assert wire.failures == []
+
+
 def test_answers_that_come_later_are_sent_in_the_order_of_the_requests():
     wire = Wire()
     wire.feed(GET * 3)
@@ -580,11 +609,11 @@ def test_a_flood_on_one_connection_leaves_the_others_their_turn():
     wire = Wire(answers=True)
     wire.connection.data_received(GET * 1000)
     for turn in range(1, 5):
-        wire.turns.pop()()
+        wire.turn()
         assert len(wire.requests) == MAX_A_TURN * turn
         assert not wire.transport.reads
     while wire.turns:
-        wire.turns.pop()()
+        wire.turn()
     assert len(wire.requests) == 1000
     assert wire.transport.reads
 
@@ -609,9 +638,9 @@ def test_what_is_announced_takes_nothing_of_the_budget():
 def test_a_flood_whose_connection_ends_between_two_turns_ends_there():
     wire = Wire(answers=True)
     wire.connection.data_received(GET * 100)
-    wire.turns.pop()()
+    wire.turn()
     wire.transport.abort()
-    wire.turns.pop()()
+    wire.turn()
     assert len(wire.requests) == MAX_A_TURN
     assert wire.failures == []
 
@@ -630,7 +659,7 @@ def test_what_came_before_the_connection_was_lost_is_not_accepted():
     wire = Wire(answers=True)
     wire.connection.data_received(GET)
     wire.connection.connection_lost(None)
-    wire.turns.pop()()
+    wire.turn()
     assert wire.requests == []
 
 
@@ -641,7 +670,7 @@ def test_bytes_in_time_are_not_late_because_nobody_looked_at_them_yet():
     wire.at(wire.now + 76)
     wire.connection.drain()
     assert not wire.transport.is_closing()
-    wire.turns.pop()()
+    wire.turn()
     assert wire.statuses == [202]
 
 
@@ -650,5 +679,5 @@ def test_several_reads_of_a_turn_are_looked_at_once():
     wire.connection.data_received(GET[:5])
     wire.connection.data_received(GET[5:] + GET)
     assert len(wire.turns) == 1
-    wire.turns.pop()()
+    wire.turn()
     assert wire.statuses == [202, 202]

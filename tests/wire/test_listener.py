@@ -127,6 +127,27 @@ def test_a_late_answer_reaches_the_client_and_a_client_that_left_harms_nobody():
     drive.run(main)
 
 
+def test_all_that_came_together_is_looked_at_before_the_first_answer_is_sent():
+    heard_before, clients = [], []
+
+    def receive(request, connection, number):
+        for client in clients:
+            with contextlib.suppress(BlockingIOError):
+                heard_before.append(client.recv(1, socket.MSG_PEEK))
+        return drive.ACCEPTED
+
+    async def main():
+        async with house(receive) as opened:
+            clients.extend([await opened.enter() for _ in range(3)])
+            for client in clients:
+                client.sendall(GET)
+            for client in clients:
+                assert (await hear(client)).startswith(b"HTTP/1.1 202 ")
+        assert heard_before == []
+
+    drive.run(main)
+
+
 # --- room -----------------------------------------------------------------------------------------
 
 
