@@ -6,6 +6,7 @@ is the next batch), another one keeps the index, which may lag behind.
 
 import asyncio
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -333,6 +334,7 @@ class Spool:
         self._batch = Batch()
         self._waiting_bytes = 0
         self._committer.submit(batch)
+        os.sched_yield()  # the disk begins now, and works while we answer; not once we are done
 
     def _found_in_thread(self, result: ReadBack) -> None:
         self._call_soon(self._on_read_back, result)
