@@ -219,38 +219,43 @@ class Line:
             recall.stored(endpoint)
 
     def _committed(self, result: Committed) -> None:
-        is_held = self._is_held
+        # All answers in a row, before any handler is set to work: see `Connection.advance`.
         for entry in result.fresh:
-            delivery = entry.delivery
-            answer = self.accepted(delivery, delivery.kind)
-            if entry.runs:
-                if is_held:  # those before it are let go, and it is not to overtake them
-                    self.backlog.leave(delivery)
-                else:
-                    self.pool.dispatch(delivery)
-            elif delivery.unwanted is not None and delivery.kind == "ignored":
-                self.pool.refuse(delivery)
-            connection, number = entry.token
-            connection.answer(number, answer)
+            self._answer(entry, self.accepted(entry.delivery, entry.delivery.kind))
         for entry in result.duplicates:
-            answer = self.accepted(entry.delivery, "duplicate")
-            if entry.runs:
-                self.backlog.leave(entry.delivery)
-            connection, number = entry.token
-            connection.answer(number, answer)
+            self._answer(entry, self.accepted(entry.delivery, "duplicate"))
         if result.reason is not None:
             for entry in result.refused:
                 self._refuse(entry, result.reason)
+        for entry in result.fresh:
+            self._set_to_work(entry)
+        for entry in result.duplicates:
+            if entry.runs:
+                self.backlog.leave(entry.delivery)
+
+    def _set_to_work(self, entry: Entry) -> None:
+        """Run the handlers of what is stored now, if any want it and nothing is before it."""
+        delivery = entry.delivery
+        if entry.runs:
+            if self._is_held:  # those before it are let go, and it is not to overtake them
+                self.backlog.leave(delivery)
+            else:
+                self.pool.dispatch(delivery)
+        elif delivery.unwanted is not None and delivery.kind == "ignored":
+            self.pool.refuse(delivery)
+
+    def _answer(self, entry: Entry, answer: Answer) -> None:
+        connection, number = entry.token
+        connection.answer(number, answer)
 
     def _refuse(self, entry: Entry, reason: Rejection) -> None:
         """The spool could not take the delivery."""
         delivery = entry.delivery
         if entry.runs:
             self.backlog.leave(delivery)
-        connection, number = entry.token
         self.metrics.refused(delivery.endpoint, delivery.client, reason)
         self._say_rejected(reason, delivery.endpoint, delivery.client, id=delivery.event_id)
-        connection.answer(number, refusal(reason))
+        self._answer(entry, refusal(reason))
 
     def accepted(self, delivery: Delivery, kind: str) -> Answer:
         """Say and count it; what its sender is told."""
