@@ -40,7 +40,7 @@ from xxhash import xxh3_128_digest
 
 from bench.workload import SECRET, headers_of, push_body
 from fasthook.intake.comparing import KeyedHash
-from fasthook.logs.shapes import as_text
+from fasthook.logs.shapes import as_text, shape_of
 from fasthook.spool.changes import Changes, Cursor, State
 from fasthook.spool.index import Index
 from fasthook.spool.indexer import Settings
@@ -263,7 +263,7 @@ def line_of_request() -> tuple[float, float]:
         "bytes": 7324,
         "secret": 0,
     }
-    now_ns = 1_767_225_600_000_000_000
+    now_ns, shape = 1_767_225_600_000_000_000, shape_of(20, "accepted", fields)
     form = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
     pattern = " ".join(f"{key}=%s" for key in fields)
 
@@ -272,7 +272,7 @@ def line_of_request() -> tuple[float, float]:
         record = logging.LogRecord("bench", 20, "", 0, f"accepted {pattern}", values, None)
         return form.format(record)
 
-    return best_us(lambda: as_text((now_ns, 20, "accepted", fields))), best_us(plain)
+    return best_us(lambda: as_text((now_ns, shape, tuple(fields.values())))), best_us(plain)
 
 
 def living_worker() -> tuple[float, float]:

@@ -28,6 +28,7 @@ from fasthook.model import Delivery, Outcome, Request
 from fasthook.pausing import Pausing
 from fasthook.plan import Plan
 from fasthook.recall import Recall
+from fasthook.saying import say_accepted, say_attempt
 from fasthook.spool.changes import Held
 from fasthook.spool.committer import Committed, Entry
 from fasthook.spool.indexer import ReadBack, Settings
@@ -42,8 +43,6 @@ from fasthook.wire.connection import Connection
 _PATIENCE_S: Final = 2.0
 #: What is no attempt.
 _UNSAID: Final = ("wait", "skip", "hold")
-#: What the log calls kinds of deliveries; all others are handshakes.
-_SAID: Final = {"event": "accepted", "ignored": "ignored", "duplicate": "duplicate"}
 
 
 class Line:
@@ -264,18 +263,7 @@ class Line:
         if delivery.secret_index < 0 and delivery.kind == "event":
             self._requests[delivery.endpoint, "unverified"] += 1
         if self._logs_requests:
-            fields = {
-                "endpoint": delivery.endpoint,
-                "provider": delivery.provider,
-                "type": delivery.event_type,
-                "id": delivery.event_id,
-                "client": delivery.client,
-                "bytes": len(delivery.body),
-                "secret": delivery.secret_index,
-            }
-            if kind not in _SAID:
-                fields["kind"] = kind
-            self._log.write(20, _SAID.get(kind, "handshake"), fields)
+            say_accepted(self._log, delivery, kind)
         reply = delivery.reply
         if reply is None:
             return self._success[delivery.endpoint]
@@ -366,30 +354,12 @@ class Line:
                 self._log.write(20, "superseded", fields)
 
     def _say(self, outcome: Outcome) -> None:
-        if outcome.kind in _UNSAID:
-            return
-        fields = {
-            "handler": outcome.handler,
-            "endpoint": outcome.delivery.endpoint,
-            "provider": outcome.delivery.provider,
-            "type": outcome.delivery.event_type,
-            "id": outcome.delivery.event_id,
-            "attempt": outcome.attempt,
-            "ms": round(outcome.duration_s * 1000, 3),
-        }
-        if outcome.kind == "done":
-            self._log.write(20, "done", fields)
-            return
-        if outcome.kind == "superseded":
+        if outcome.kind in ("done", "superseded"):
             if self._logs_attempts:
-                self._log.write(20, "superseded", {**fields, "by": outcome.error})
-            return
-        fields |= {"error": outcome.error, "traceback": outcome.traceback}
-        if outcome.kind == "retry":
-            self._log.write(30, "retry", {**fields, "retry_in_s": round(outcome.retry_in_s, 3)})
-        else:
-            self._log.write(40, "dead", fields)
-        self.metrics.failed(outcome.delivery.endpoint, outcome.error)
+                say_attempt(self._log, outcome)
+        elif outcome.kind not in _UNSAID:
+            say_attempt(self._log, outcome)
+            self.metrics.failed(outcome.delivery.endpoint, outcome.error)
 
     # --- orders -----------------------------------------------------------------------------------
 

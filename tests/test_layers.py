@@ -14,7 +14,7 @@ LAYERS: list[set[str]] = [  # a module imports from rows below its own; names of
     {"service"},
     {"line", "control", "drifting"},
     {"pausing"},
-    {"recall", "pairing", "fetching", "watching", "stored"},
+    {"recall", "pairing", "fetching", "watching", "stored", "saying"},
     {"plan"},
     {"verifying"},
     {"handler_options", "fetch_plan", "alert_events", "doubts"},

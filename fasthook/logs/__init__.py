@@ -6,5 +6,6 @@ makes one line of many, and `logger` holds what waits to be written.
 
 from fasthook.logs.escaping import MAX_VALUE_CHARS, escape, one_line
 from fasthook.logs.logger import Log, log
+from fasthook.logs.shapes import Shape
 
-__all__ = ("MAX_VALUE_CHARS", "Log", "escape", "log", "one_line")
+__all__ = ("MAX_VALUE_CHARS", "Log", "Shape", "escape", "log", "one_line")

@@ -17,7 +17,7 @@ from collections import deque
 from typing import Any, Final, TextIO
 
 from fasthook.logs.floods import Floods
-from fasthook.logs.shapes import LEVELS, Record
+from fasthook.logs.shapes import LEVELS, Record, Shape, recorded, shape_of
 from fasthook.logs.sinks import JOURNAL_SOCKET, Line, Make, Sink, choose
 
 #: Lines that wait to be written. Beyond: they are dropped, counted, and the count is said.
@@ -118,14 +118,19 @@ class Log:
             self._summarise(now_s)
 
     def write(self, level: int, message: str, fields: dict[str, Any]) -> None:
-        """Take a line; `fields` belongs to the log from here on. From any thread."""
-        if level < self._level:
+        """Take a line. From any thread."""
+        if level >= self._level:
+            self.fill(shape_of(level, message, fields), tuple(fields.values()))
+
+    def fill(self, shape: Shape, values: tuple[Any, ...]) -> None:
+        """`write`, of a line of which there are so many that its shape is kept."""
+        if shape.level < self._level:
             return
         waiting = self._waiting
         if len(waiting) >= MAX_WAITING:
             self.dropped += 1
             return
-        record = (time.time_ns(), level, message, fields)
+        record = (time.time_ns(), shape, values)
         try:
             line = self._make(record)
         except Exception as error:
@@ -136,8 +141,8 @@ class Log:
 
     def _made_instead(self, record: Record, error: Exception) -> Line:
         """A value that can't be shown must not cost whoever writes the line anything."""
-        fields = {"what": record[2], "error": type(error).__name__}
-        return self._make((record[0], 40, "line not written", fields))
+        fields = {"what": record[1].message, "error": type(error).__name__}
+        return self._make(recorded(40, "line not written", fields))
 
     def _make_first(self, record: Record) -> Line:
         return self._choose().make(record)
@@ -233,7 +238,7 @@ class Log:
 
     def _say(self, sink: Sink, level: int, message: str, fields: dict[str, Any]) -> None:
         """Write a line about the log itself, past what waits."""
-        sink.write([sink.make((time.time_ns(), level, message, fields))])
+        sink.write([sink.make(recorded(level, message, fields))])
 
 
 #: The log of this process. The service configures it; handlers may write to it.

@@ -40,10 +40,6 @@ _MAX_SHAPES: Final = 1000
 _RESET, _DIM = "\033[0m", "\033[2m"
 _COLORS: Final = {10: "\033[2m", 20: "\033[36m", 30: "\033[33m", 40: "\033[31m"}
 
-#: When (nanoseconds of the wall clock), level, message, fields.
-Record = tuple[int, int, str, dict[str, Any]]
-Render = Callable[[Record], str]
-
 
 class Shape:
     """What all lines with this message, level and these keys have in common."""
@@ -51,6 +47,8 @@ class Shape:
     def __init__(self, level: int, message: str, keys: tuple[str, ...]) -> None:
         said = escape(message)
         self.level = level
+        self.message = message
+        self.keys = keys
         #: "endpoint=%s id=%s"
         self.pairs = " ".join(f"{escape(key).replace('%', '%%')}=%s" for key in keys)
         #: In `pairs`: a line with more of them has one in a value.
@@ -65,10 +63,14 @@ class Shape:
         self.journal = journal + "".join(f"{field_name(key)}=%s\n" for key in keys)
 
 
+#: When (nanoseconds of the wall clock), and a value for each key of the shape.
+Record = tuple[int, Shape, tuple[Any, ...]]
+Render = Callable[[Record], str]
 _shapes: dict[tuple[str, ...], Shape] = {}
 
 
-def _shape_of(level: int, message: str, fields: dict[str, Any]) -> Shape:
+def shape_of(level: int, message: str, fields: dict[str, Any]) -> Shape:
+    """The shape of a line with these fields."""
     keys = (message, *fields)
     shape = _shapes.get(keys)
     if shape is None or shape.level != level:
@@ -76,6 +78,18 @@ def _shape_of(level: int, message: str, fields: dict[str, Any]) -> Shape:
         if len(_shapes) < _MAX_SHAPES:
             _shapes[keys] = shape
     return shape
+
+
+def recorded(level: int, message: str, fields: dict[str, Any]) -> Record:
+    """What is said now."""
+    return time.time_ns(), shape_of(level, message, fields), tuple(fields.values())
+
+
+def fields_of(record: Record) -> dict[str, Any]:
+    """Keys and values, but those that are left out."""
+    _, shape, values = record
+    pairs = zip(shape.keys, values, strict=True)
+    return {key: value for key, value in pairs if value is not None and value != ""}
 
 
 def _head(level: int, message: str) -> list[tuple[str, str]]:
@@ -91,25 +105,14 @@ def field_name(key: str) -> str:
     return _FIELDS.get(key, f"FASTHOOK_{name}"[:_MAX_FIELD_CHARS])
 
 
-def _without_empty(fields: dict[str, Any]) -> dict[str, Any]:
-    values = fields.values()
-    if None in values or "" in values:
-        return {k: v for k, v in fields.items() if v is not None and v != ""}
-    return fields
-
-
 def _filled(record: Record) -> tuple[Shape, str, tuple[Any, ...]]:
     """Shape, pairs and values; the pairs are "" where a value is to be escaped, quoted or cut."""
-    _, level, message, fields = record
-    shape = _shape_of(level, message, fields)
-    values = tuple(fields.values())
-    pairs = shape.pairs % values
-    # Cheaper than to ask each value whether it is to be left out.
-    if "=None" in pairs or "= " in pairs or pairs.endswith("="):
-        fields = _without_empty(fields)
-        shape = _shape_of(level, message, fields)
+    _, shape, values = record
+    if None in values or "" in values:
+        fields = fields_of(record)
+        shape = shape_of(shape.level, shape.message, fields)
         values = tuple(fields.values())
-        pairs = shape.pairs % values
+    pairs = shape.pairs % values
     if (
         len(pairs) <= MAX_VALUE_CHARS
         and pairs.isprintable()
@@ -122,27 +125,23 @@ def _filled(record: Record) -> tuple[Shape, str, tuple[Any, ...]]:
 
 def _said(fields: dict[str, Any]) -> list[str]:
     """The pairs, the long way, without the traceback."""
-    return [
-        f"{escape(key)}={shown(value)}"
-        for key, value in _without_empty(fields).items()
-        if key != "traceback"
-    ]
-
-
-def _clock(time_ns: int) -> str:
-    seconds, ns = divmod(time_ns, 1_000_000_000)
-    return f"{_clock_of(seconds)}.{ns // 1_000_000:03d}"
+    return [f"{escape(key)}={shown(value)}" for key, value in fields.items() if key != "traceback"]
 
 
 _last_second: tuple[int, str] = (0, "00:00:00")
+_last_clock: tuple[int, str] = (0, "00:00:00.000")
 
 
-def _clock_of(seconds: int) -> str:
+def _clock(time_ns: int) -> str:
     """Local time, asked of the system once a second: it reads the time zone each time."""
-    global _last_second
-    if _last_second[0] != seconds:
-        _last_second = (seconds, time.strftime("%H:%M:%S", time.localtime(seconds)))
-    return _last_second[1]
+    global _last_second, _last_clock
+    now_ms = time_ns // 1_000_000
+    if _last_clock[0] != now_ms:
+        seconds, ms = divmod(now_ms, 1000)
+        if _last_second[0] != seconds:
+            _last_second = (seconds, time.strftime("%H:%M:%S", time.localtime(seconds)))
+        _last_clock = (now_ms, f"{_last_second[1]}.{ms:03d}")
+    return _last_clock[1]
 
 
 # --- for a stream ---------------------------------------------------------------------------------
@@ -150,31 +149,33 @@ def _clock_of(seconds: int) -> str:
 
 def as_text(record: Record) -> str:
     """Time, level, message and fields; the lines of a traceback below it."""
-    time_ns, _, _, fields = record
     shape, pairs, _ = _filled(record)
     if pairs:
-        return f"{_clock(time_ns)} {shape.text}{pairs}\n"
-    line = f"{_clock(time_ns)} {shape.text}{' '.join(_said(fields))}".rstrip()
+        return f"{_clock(record[0])} {shape.text}{pairs}\n"
+    fields = fields_of(record)
+    line = f"{_clock(record[0])} {shape.text}{' '.join(_said(fields))}".rstrip()
     return f"{line}\n{indented(fields.get('traceback', ''))}"
 
 
 def as_prefixed(record: Record) -> str:
     """For a journal that reads standard error: the priority, and no time, which it knows."""
-    _, level, _, fields = record
     shape, pairs, _ = _filled(record)
     if pairs:
         return f"{shape.prefixed}{pairs}\n"
+    fields = fields_of(record)
     line = f"{shape.prefixed}{' '.join(_said(fields))}".rstrip()
-    trace = indented(fields.get("traceback", "")).splitlines()
-    return "".join(f"{each}\n" for each in [line, *(f"<{PRIORITIES[level]}>{t}" for t in trace)])
+    prefix = f"<{PRIORITIES[shape.level]}>"
+    trace = [prefix + each for each in indented(fields.get("traceback", "")).splitlines()]
+    return "".join(f"{each}\n" for each in [line, *trace])
 
 
 def as_colored(record: Record) -> str:
     """For a terminal."""
-    time_ns, level, message, fields = record
+    time_ns, shape, _ = record
+    fields = fields_of(record)
     pairs = (pair.partition("=") for pair in _said(fields))
     return (
-        f"{_DIM}{_clock(time_ns)}{_RESET} {_COLORS[level]}{escape(message):12}{_RESET} "
+        f"{_DIM}{_clock(time_ns)}{_RESET} {_COLORS[shape.level]}{escape(shape.message):12}{_RESET} "
         + " ".join(f"{_DIM}{key}={_RESET}{value}" for key, _, value in pairs)
         + f"\n{indented(fields.get('traceback', ''))}"
     )
@@ -185,11 +186,11 @@ _JSON_TYPES: Final = frozenset((str, int, float, bool))
 
 def as_json(record: Record) -> str:
     """One object a line; a traceback is a field of it."""
-    time_ns, level, message, fields = record
+    time_ns, shape, _ = record
     seconds, ns = divmod(time_ns, 1_000_000_000)
     stamp = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{ns // 1000:06d}Z"
-    line = {"time": stamp, "level": NAMES[level], "message": message}
-    fields = _without_empty(fields)
+    line = {"time": stamp, "level": NAMES[shape.level], "message": shape.message}
+    fields = fields_of(record)
     if _JSON_TYPES.issuperset(map(type, fields.values())):
         try:
             text = msgspec.json.encode(line | fields).decode()
@@ -197,7 +198,7 @@ def as_json(record: Record) -> str:
             text = ""
         if 0 < len(text) <= MAX_VALUE_CHARS and text.isprintable():
             return text + "\n"
-    line["message"] = encodable(message)
+    line["message"] = encodable(shape.message)
     for key, value in fields.items():
         line[key] = encodable(str(value)) if key == "traceback" else plain(value)
     return one_line(msgspec.json.encode(line).decode()) + "\n"
@@ -219,11 +220,11 @@ def packed(record: Record) -> bytes | Record:
 
 def entry_of(record: Record) -> list[tuple[str, str]]:
     """The journal's fields, with their values as text. Only a traceback has line ends."""
-    _, level, message, fields = record
-    fields = _without_empty(fields)
+    _, shape, _ = record
+    fields = fields_of(record)
     trace = fields.get("traceback", "")
-    said = f"{escape(message)} {' '.join(_said(fields))}".rstrip()
-    entry = _head(level, message)
+    said = f"{escape(shape.message)} {' '.join(_said(fields))}".rstrip()
+    entry = _head(shape.level, shape.message)
     entry.append(("MESSAGE", f"{said}\n{indented(trace)}".rstrip()))
     for key, value in fields.items():
         text = indented(value) if key == "traceback" else escape(cut(str(value)))
@@ -235,4 +236,4 @@ def unpacked(raw: bytes) -> Record:
     """What `packed` has made, for somebody else than the journal: the level, and the whole line."""
     entry = dict(line.partition("=")[::2] for line in raw.decode().splitlines())
     level = {str(priority): level for level, priority in PRIORITIES.items()}[entry["PRIORITY"]]
-    return time.time_ns(), level, entry["MESSAGE"], {}
+    return recorded(level, entry["MESSAGE"], {})

@@ -107,7 +107,7 @@ class JournalSink:
     def _fall_back(self, record: Record, error: OSError) -> None:
         if not self._has_said:
             self._has_said = True
-            said = (record[0], 30, "journal not reached", {"error": str(error)})
+            said = shapes.recorded(30, "journal not reached", {"error": str(error)})
             self._fallback.write([self._fallback.make(said)])
         self._fallback.write([self._fallback.make(record)])
 
