@@ -1,5 +1,7 @@
 """A plan is made whole, or a `ConfigError` names file, key, what was got and expected."""
 
+import hmac
+import json
 import sys
 import textwrap
 from typing import Any
@@ -761,3 +763,34 @@ def test_a_handler_of_alerts_alone_is_in_use_and_one_that_is_missing_is_told(mak
     ]
     message = refused('[alerts]\nhandlers = ["logg"]\n' + endpoint())
     assert message.startswith("alerts.handlers: no handler 'logg'"), message
+
+
+# --- what endpoints share -------------------------------------------------------------------------
+
+
+def test_endpoints_of_one_kind_share_what_is_the_same_for_all(make):
+    more = 'secrets = ["plain:another-secret-of-some-length"]'
+    one, two, other = make(
+        endpoint("a") + endpoint("b", more=more) + endpoint("c", more="max_body = 1000")
+    ).endpoints
+    assert one.identifier is two.identifier
+    assert one.greetings == two.greetings != ()
+    assert one.verifier is not two.verifier
+    assert other.identifier is not one.identifier
+
+
+def test_an_answer_that_proves_a_secret_is_made_with_that_of_its_endpoint(make):
+    secrets = ["first-secret-of-some-length", "other-secret-of-some-length"]
+    parts = [
+        endpoint(name, provider="zoom", more=f'secrets = ["plain:{secret}"]')
+        for name, secret in zip("ab", secrets, strict=True)
+    ]
+    body = b'{"event":"endpoint.url_validation","payload":{"plainToken":"qgg8vlvZRS6UYooatFL8Aw"}}'
+    request = Request(b"POST", b"/", b"/", b"", {}, True)
+    request.body = body
+    for each, secret in zip(make("".join(parts)).endpoints, secrets, strict=True):
+        (greeting,) = each.greetings or each.openings
+        reply = greeting.reply_to(request)
+        token = hmac.digest(secret.encode(), b"qgg8vlvZRS6UYooatFL8Aw", "sha256").hex()
+        assert reply is not None
+        assert json.loads(reply.body)["encryptedToken"] == token

@@ -110,6 +110,12 @@ class Handshake(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             texts += [self.reply.computed.message] if self.reply.computed is not None else []
         return list(dict.fromkeys(name for text in texts for name in Template(text).settings))
 
+    @property
+    def takes_secret(self) -> bool:
+        """Whether its answer is made with the endpoint's secret."""
+        computed = self.reply.computed if self.reply is not None else None
+        return bool(self.code) or (computed is not None and computed.kind == "hmac")
+
     def missing(self, settings: Mapping[str, str], url: str) -> list[str]:
         """What the endpoint's table lacks to answer it: keys."""
         missing = [f"config.{name}" for name in self.settings if not settings.get(name)]
