@@ -152,7 +152,7 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("python -m bench", description=__doc__, formatter_class=raw)
     parser.add_argument("--seconds", type=int, default=1, help="of each measurement (1)")
-    parser.add_argument("--rounds", type=int, help="of each pair (5)")
+    parser.add_argument("--rounds", type=int, help="of each pair (7)")
     # Names may have a comma, with a space after it.
     names = re.compile(",(?! )").split
     parser.add_argument("--only", type=names, default=[], metavar="NAME,…")
@@ -163,7 +163,7 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="the sections and systems there are")
     options = parser.parse_args(arguments)
     if options.rounds is None:
-        options.rounds = 2 if options.quick else 5
+        options.rounds = 2 if options.quick else 7
     unknown = set(options.only) - set(SECTIONS) - set(CATALOGUE)
     if unknown:
         parser.error(f"--only: no section or system {', '.join(sorted(unknown))}; see --list")

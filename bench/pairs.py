@@ -99,6 +99,8 @@ PAIRS = (
     Pair("fasthook none, all journald", "fasthook none"),
     Pair("fasthook os", "fasthook none"),
     Pair("fasthook hold", "prototype + journal", 0.8),
+    Pair("fasthook hold", "fasthook none", 0.5),
+    Pair("fasthook hold", "uvicorn ASGI", 0.9),
     Pair("fasthook hold", "FastAPI", 2.5),
     Pair("fasthook hold", "FastAPI + SQLite", 10),
     Pair("fasthook hold", "FastAPI + Redis always", 5),

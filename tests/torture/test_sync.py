@@ -212,5 +212,6 @@ def test_syncs_that_take_long(delay_s, site):
 
 
 def test_the_check_finds_who_waits_for_a_slow_disk(site):
-    load = slowed(site(), 2.0, 2, "nowatch")
+    # So long that a second wave comes: the first may be one batch, where nobody waits for another.
+    load = slowed(site(), 2.0, 4, "nowatch")
     assert any(a.at - a.sent_at > 3 for a in load.answers)
