@@ -41,6 +41,7 @@ class Drifting:
         self._interval_s = float(config.alerts.interval)
         self._path = path
         self._drifts: dict[str, Drift] = {}
+        self._places = 0  # of all of them
         self._said: dict[str, int] = {}
         self._ends: dict[int, int] = {}  # the last position that was looked at, by worker
         self._is_over = threading.Event()
@@ -94,10 +95,14 @@ class Drifting:
             return
         drift = self._drifts.get(found.endpoint)
         if drift is None:
-            if sum(other.places for other in self._drifts.values()) >= _MAX_PLACES:
+            if self._places >= _MAX_PLACES:
                 return
             drift = self._drifts[found.endpoint] = Drift()
-        for change in drift.feed(found.event_type, payload, found):
+        before = drift.places
+        drift.most = before + _MAX_PLACES - self._places
+        changes = drift.feed(found.event_type, payload, found)
+        self._places += drift.places - before
+        for change in changes:
             said = self._said.get(found.endpoint, 0)
             if not is_quiet and said < _MAX_SAID:
                 self._said[found.endpoint] = said + 1

@@ -62,6 +62,7 @@ class Drift:
         self._types: dict[str, _Place] = {}
         self._seen = 0
         self.places = 0  #: how many are known, of all types together
+        self.most = _MAX_PLACES  #: of them; who has many of these may set it lower
         self._at: Any = None  # of the payload that is looked at
 
     def feed(self, event_type: str, payload: Any, at: Any) -> list[Change]:
@@ -116,7 +117,7 @@ class Drift:
             yield from self._look(place.item, value, path)
 
     def _new(self) -> _Place | None:
-        if self.places == _MAX_PLACES:
+        if self.places >= min(self.most, _MAX_PLACES):
             return None
         self.places += 1
         return _Place()

@@ -87,6 +87,13 @@ def places_below(place) -> int:
     return len(below) + sum(map(places_below, below))
 
 
+def test_who_has_many_of_them_may_set_a_lower_bound():
+    drift = Drift()
+    drift.most = 3
+    drift.feed("a", {"one": 1, "two": 2, "three": 3, "four": 4}, 0)
+    assert drift.places == 3
+
+
 def test_memory_is_bounded_whatever_comes():
     chance = random.Random(1)
     drift = Drift(LEAST)
