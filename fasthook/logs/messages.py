@@ -135,7 +135,7 @@ MESSAGES: Final[dict[str, Message]] = {
     "ignored": Message(
         "8091c7bf4bac414d8980041bcc38740b",
         "A genuine event was set aside",
-        "Its type is not among the endpoint's `events`.",
+        "Its type is not among the endpoint's `events`, or no handler wants it.",
     ),
     "handshake": Message(
         "61814e7ee2e045e58a9743ac1fc67b10",
