@@ -16,7 +16,7 @@ LAYERS: list[set[str]] = [  # a module imports from rows below its own; names of
     {"pausing"},
     {"recall", "pairing", "fetching", "watching", "stored", "saying"},
     {"plan"},
-    {"verifying"},
+    {"verifying", "sharing"},
     {"handler_options", "fetch_plan", "alert_events", "doubts"},
     {"routing"},
     {"admin"},

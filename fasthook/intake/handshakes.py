@@ -111,15 +111,19 @@ class Handshake(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return list(dict.fromkeys(name for text in texts for name in Template(text).settings))
 
     @property
+    def _computed(self) -> Computed | None:
+        return self.reply.computed if self.reply is not None else None
+
+    @property
     def takes_secret(self) -> bool:
         """Whether its answer is made with the endpoint's secret."""
-        computed = self.reply.computed if self.reply is not None else None
+        computed = self._computed
         return bool(self.code) or (computed is not None and computed.kind == "hmac")
 
     def missing(self, settings: Mapping[str, str], url: str) -> list[str]:
         """What the endpoint's table lacks to answer it: keys."""
         missing = [f"config.{name}" for name in self.settings if not settings.get(name)]
-        computed = self.reply.computed if self.reply is not None else None
+        computed = self._computed
         if computed is not None and "{url}" in computed.message and not url:
             missing.append("public_url")
         return missing
@@ -130,7 +134,7 @@ class Handshake(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             Selector.parse(text)
         re.compile(self.pattern)
         self.settings  # noqa: B018 - parses every template
-        computed = self.reply.computed if self.reply is not None else None
+        computed = self._computed
         if (
             computed is not None
             and computed.kind == "hmac"
