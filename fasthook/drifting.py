@@ -12,7 +12,7 @@ from typing import Final
 from fasthook.config import Config
 from fasthook.errors import ConfigError
 from fasthook.logs import log
-from fasthook.shapes.drift import Change, Drift
+from fasthook.shapes.drift import Change, Drift, Room
 from fasthook.spool.found import Found
 from fasthook.spool.journal import place_of
 from fasthook.spool.queries import Reader
@@ -41,7 +41,7 @@ class Drifting:
         self._interval_s = float(config.alerts.interval)
         self._path = path
         self._drifts: dict[str, Drift] = {}
-        self._places = 0  # of all of them
+        self._room = Room(_MAX_PLACES)
         self._said: dict[str, int] = {}
         self._ends: dict[int, int] = {}  # the last position that was looked at, by worker
         self._is_over = threading.Event()
@@ -95,14 +95,10 @@ class Drifting:
             return
         drift = self._drifts.get(found.endpoint)
         if drift is None:
-            if self._places >= _MAX_PLACES:
+            if not self._room.places:
                 return
-            drift = self._drifts[found.endpoint] = Drift()
-        before = drift.places
-        drift.most = before + _MAX_PLACES - self._places
-        changes = drift.feed(found.event_type, payload, found)
-        self._places += drift.places - before
-        for change in changes:
+            drift = self._drifts[found.endpoint] = Drift(room=self._room)
+        for change in drift.feed(found.event_type, payload, found):
             said = self._said.get(found.endpoint, 0)
             if not is_quiet and said < _MAX_SAID:
                 self._said[found.endpoint] = said + 1

@@ -54,15 +54,23 @@ class _Place:
         self.gone: list[Any] = []  # since which event it is missing, and for how many
 
 
+class Room:
+    """How many places are still to be had, by all that share it."""
+
+    def __init__(self, places: int) -> None:
+        self.places = places
+
+
 class Drift:
     """The payloads of one endpoint."""
 
-    def __init__(self, least: int = LEAST) -> None:
+    def __init__(self, least: int = LEAST, room: Room | None = None) -> None:
+        """`room`: for more places, beside the bound that each has."""
         self._least = least
+        self._room = room or Room(_MAX_PLACES)
         self._types: dict[str, _Place] = {}
         self._seen = 0
         self.places = 0  #: how many are known, of all types together
-        self.most = _MAX_PLACES  #: of them; who has many of these may set it lower
         self._at: Any = None  # of the payload that is looked at
 
     def feed(self, event_type: str, payload: Any, at: Any) -> list[Change]:
@@ -117,9 +125,10 @@ class Drift:
             yield from self._look(place.item, value, path)
 
     def _new(self) -> _Place | None:
-        if self.places >= min(self.most, _MAX_PLACES):
+        if self.places == _MAX_PLACES or not self._room.places:
             return None
         self.places += 1
+        self._room.places -= 1
         return _Place()
 
     def _object(self, place: _Place, value: dict[str, Any], path: tuple[str, ...]) -> Iterator[Any]:

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from fasthook.shapes.drift import Drift
+from fasthook.shapes.drift import Drift, Room
 
 LEAST = 5
 
@@ -87,11 +87,13 @@ def places_below(place) -> int:
     return len(below) + sum(map(places_below, below))
 
 
-def test_who_has_many_of_them_may_set_a_lower_bound():
-    drift = Drift()
-    drift.most = 3
-    drift.feed("a", {"one": 1, "two": 2, "three": 3, "four": 4}, 0)
-    assert drift.places == 3
+def test_endpoints_that_are_known_grow_no_more_where_there_is_no_room_for_all():
+    room = Room(5)
+    first, second = Drift(room=room), Drift(room=room)
+    for number, drift in enumerate([first, second, first, second]):
+        drift.feed("a", {f"{number}-{name}": 1 for name in ("one", "two")}, 0)
+    assert first.places + second.places == 5
+    assert (first.places, room.places) == (3, 0)
 
 
 def test_memory_is_bounded_whatever_comes():
