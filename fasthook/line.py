@@ -218,19 +218,18 @@ class Line:
             recall.stored(endpoint)
 
     def _committed(self, result: Committed) -> None:
-        # All answers in a row, before any handler is set to work: see `Connection.advance`.
+        # All answers in a row, before any handler is set to work: see `Connection.take`.
         for entry in result.fresh:
             self._answer(entry, self.accepted(entry.delivery, entry.delivery.kind))
         for entry in result.duplicates:
+            if entry.runs:
+                self.backlog.leave(entry.delivery)
             self._answer(entry, self.accepted(entry.delivery, "duplicate"))
         if result.reason is not None:
             for entry in result.refused:
                 self._refuse(entry, result.reason)
         for entry in result.fresh:
             self._set_to_work(entry)
-        for entry in result.duplicates:
-            if entry.runs:
-                self.backlog.leave(entry.delivery)
 
     def _set_to_work(self, entry: Entry) -> None:
         """Run the handlers of what is stored now, if any want it and nothing is before it."""
@@ -307,8 +306,12 @@ class Line:
     def _settled(self, outcome: Outcome) -> None:
         if self.spool is not None:
             self._record(self.spool, outcome)
-        if outcome.kind != "done" or self._logs_attempts:
-            self._say(outcome)
+        if outcome.kind in ("done", "superseded"):
+            if self._logs_attempts:
+                say_attempt(self._log, outcome)
+        elif outcome.kind not in _UNSAID:
+            say_attempt(self._log, outcome)
+            self.metrics.failed(outcome.delivery.endpoint, outcome.error)
 
     def _record(self, spool: Spool, outcome: Outcome) -> None:
         delivery, attempt = outcome.delivery, outcome.attempt
@@ -352,14 +355,6 @@ class Line:
             if self._logs_attempts:
                 fields = {"handler": handler, "name": name_of(position), "by": name}
                 self._log.write(20, "superseded", fields)
-
-    def _say(self, outcome: Outcome) -> None:
-        if outcome.kind in ("done", "superseded"):
-            if self._logs_attempts:
-                say_attempt(self._log, outcome)
-        elif outcome.kind not in _UNSAID:
-            say_attempt(self._log, outcome)
-            self.metrics.failed(outcome.delivery.endpoint, outcome.error)
 
     # --- orders -----------------------------------------------------------------------------------
 

@@ -45,7 +45,7 @@ class Owner(Protocol):
         """The connection is gone."""
 
     def arrived(self, connection: "Connection") -> None:
-        """Call its `advance`, and then `flush`, once all sockets of this turn are read."""
+        """Call its `take`, and then `flush`, once all sockets of this turn are read."""
 
     def refused(self, rejection: Rejection, peer: str) -> None:
         """A request was refused before `receive` saw it."""
@@ -108,7 +108,7 @@ class Connection:
         #: Answers that came before those of earlier requests; at most MAX_UNANSWERED.
         self._early_answers: dict[int, Answer] = {}
         self._heads: set[int] = set()  # HEAD requests that are answered later
-        self._has_news = False  # bytes came, and `advance` is still to look at them
+        self._has_news = False  # bytes came, and `take` is still to look at them
         self._is_paused = False
         self._is_write_blocked = False
         self._last = -1  # the request after whose answer the connection ends; -1: none yet
@@ -131,15 +131,14 @@ class Connection:
             self._linger(len(data))
             return
         self._reader.feed(data)
-        # All sockets are read first, and only then what came is looked at: see `advance`.
+        # All sockets are read first, and only then what came is looked at: see `take`.
         if not self._has_news:
             self._has_news = True
             self._owner.arrived(self)
 
     def eof_received(self) -> bool:
         if self._has_news:
-            self.advance()
-            self.flush()
+            self._advance()
         # A half-closed client still reads: what it asked for is answered before the end.
         if self._lingered_bytes < 0 and self._asked != self._answered:
             self._last = self._asked - 1
@@ -161,12 +160,15 @@ class Connection:
         self._is_write_blocked = False
         self.deadline = self._due
         if self._is_paused:
-            self.advance()
-            self.flush()
+            self._advance()
 
     # --- requests ---------------------------------------------------------------------------------
 
-    def advance(self) -> None:
+    def _advance(self) -> None:
+        self.take()
+        self.flush()
+
+    def take(self) -> None:
         """Take requests until the bytes, or the places for unanswered ones, are used up.
 
         What is answered at once waits for `flush`, which is to follow in this turn of the loop:
@@ -305,8 +307,7 @@ class Connection:
         if self._last >= 0:
             return
         if self._is_paused:
-            self.advance()
-            self.flush()
+            self._advance()
         else:
             self._go_on()
 
@@ -389,7 +390,7 @@ class Connection:
     def drain(self) -> None:
         """Close now if idle; else after the request that is under way."""
         if self._transport is None or self._last >= 0 or self._has_news:
-            return  # `advance` sees the draining by itself
+            return  # `take` sees the draining by itself
         if self._asked != self._answered:
             self._last = self._asked - 1
         elif self._reader.phase is Phase.IDLE:

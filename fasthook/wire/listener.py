@@ -170,7 +170,7 @@ class Listener:
         return cast(asyncio.Protocol, connection)
 
     def arrived(self, connection: Connection) -> None:
-        """A connection has bytes to look at; see `Connection.advance`."""
+        """A connection has bytes to look at; see `Connection.take`."""
         news = self._with_news
         news.append(connection)
         if len(news) == 1:
@@ -182,7 +182,7 @@ class Listener:
         connections, self._with_news = self._with_news, []
         try:
             for connection in connections:
-                connection.advance()
+                connection.take()
         finally:
             for connection in connections:
                 connection.flush()

@@ -175,7 +175,7 @@ class Wire:
     def turn(self) -> None:
         """Have the listener look at what came."""
         connection = self.turns.pop(0)
-        connection.advance()
+        connection.take()
         connection.flush()
 
     def opened(self, connection: Connection) -> None:

@@ -44,7 +44,7 @@ def test_what_is_sent_later_never_overtakes_what_waits_to_be_sent():
     wire = Wire()
     wire.on_request = lambda number: None if number == 1 else render(200, b"%d" % number)
     wire.connection.data_received(GET * 2)
-    wire.connection.advance()
+    wire.connection.take()
     assert wire.transport.sent == b""
     wire.answer(1)
     assert wire.bodies == [b"0", b"1"]
@@ -55,7 +55,7 @@ def test_what_is_sent_later_never_overtakes_what_waits_to_be_sent():
 def test_a_client_that_left_before_its_answer_was_sent_harms_nobody():
     wire = Wire(answers=True)
     wire.connection.data_received(GET)
-    wire.connection.advance()
+    wire.connection.take()
     wire.connection.connection_lost(None)
     wire.connection.flush()
     assert wire.transport.sent == b""
