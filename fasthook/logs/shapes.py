@@ -236,4 +236,5 @@ def unpacked(raw: bytes) -> Record:
     """What `packed` has made, for somebody else than the journal: the level, and the whole line."""
     entry = dict(line.partition("=")[::2] for line in raw.decode().splitlines())
     level = {str(priority): level for level, priority in PRIORITIES.items()}[entry["PRIORITY"]]
-    return time.time_ns(), Shape(level, entry["MESSAGE"], ()), ()  # a shape of this line alone
+    said = entry["MESSAGE"]
+    return time.time_ns(), Shape(level, said, ()), ()  # a shape of this line alone: not remembered

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fasthook.logs import Log, logger
+from fasthook.logs import Log, logger, shapes
 from fasthook.logs.messages import MESSAGES
-from fasthook.logs.shapes import entry_of, field_name, packed, recorded
+from fasthook.logs.shapes import as_text, entry_of, field_name, packed, recorded, unpacked
 from tests.logs.journald import Journal, decode
 from tests.logs.test_logger import NASTY
 
@@ -116,6 +116,14 @@ def test_no_text_breaks_the_protocol_by_either_way(fields):
 def test_both_ways_say_the_same():
     record = recorded(20, "accepted", FIELDS)
     assert decode(packed(record)) == dict(entry_of(record))
+
+
+def test_lines_that_the_journal_did_not_take_are_no_kinds_of_lines_to_remember():
+    record = recorded(20, "accepted", {"id": "an-id-of-its-own"})
+    before = len(shapes._shapes)
+    given_back = unpacked(packed(record))
+    assert as_text(given_back).endswith("accepted id=an-id-of-its-own\n")
+    assert len(shapes._shapes) == before
 
 
 def test_a_traceback_is_a_field_and_follows_the_line(journal, new_log):
