@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
-from fasthook.config import convert
+from fasthook.converting import convert
 from fasthook.dispatch import registry
 from fasthook.dispatch.routes import Registered
 from fasthook.errors import ConfigError

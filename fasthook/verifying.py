@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from fasthook.config import Config, convert, spool_of
+from fasthook.config import Config, spool_of
 from fasthook.config import Endpoint as EndpointSettings
+from fasthook.converting import convert
 from fasthook.errors import ConfigError
 from fasthook.fetch_plan import FetchPlan, source_of
 from fasthook.intake import catalogue

@@ -21,7 +21,7 @@ LAYERS: list[set[str]] = [  # a module imports from rows below its own; names of
     {"routing"},
     {"admin"},
     {"wire", "intake", "spool", "dispatch", "handlers", "config", "notify", "remote", "alerts"},
-    {"logs", "redacting", "recordings", "shapes"},
+    {"logs", "redacting", "recordings", "shapes", "converting"},
     {"values", "conditions", "handling"},
     {"model"},
     {"inbox"},

@@ -17,7 +17,8 @@ from typing import Any, Final
 import click
 
 from fasthook.cli import project
-from fasthook.config import Endpoint, convert
+from fasthook.config import Endpoint
+from fasthook.converting import convert
 from fasthook.values import decode_without_secrets
 from fasthook.verifying import provider_of, scheme_of
 
