@@ -238,9 +238,14 @@ def remove_sockets(path: Path) -> None:
         socket_path.unlink(missing_ok=True)
 
 
-def is_alone(path: Path) -> bool:
-    """Whether there is one worker and no other. Raises `OSError`."""
-    return len(list(path.glob(_NAMES))) == 1
+def remove_socket(path: Path, worker: int) -> None:
+    """Remove one's own, while its journal is one's own: whoever takes it listens there next."""
+    (path / name_of(worker)).unlink(missing_ok=True)
+
+
+def is_alone(path: Path, own: int) -> bool:
+    """Whether no worker has a socket but the one with the journal `own`. Raises `OSError`."""
+    return all(file.name == name_of(own) for file in path.glob(_NAMES))
 
 
 def send(path: Path, order: Replay | Forget | Prune) -> None:
@@ -277,8 +282,8 @@ def ask(path: Path, order: Order) -> list[bytes]:
     return answers
 
 
-def ask_others(path: Path, order: Watch, own: int) -> Iterator[bytes]:
-    """Give an order to one worker after the other, but to the one with the journal `own`.
+def ask_others(path: Path, order: Watch, own: int = -1) -> Iterator[bytes]:
+    """Give an order to one worker after the other, but not to the one with the journal `own`.
 
     Those that do not answer soon, and with 200, are left out.
     """

@@ -120,7 +120,7 @@ class Service:
             return None
 
         def tallies() -> Iterable[bytes]:
-            if spool is None or control.is_alone(spool.path):
+            if spool is None or control.is_alone(spool.path, spool.number):
                 return ()
             return control.ask_others(spool.path, control.Tally(), spool.number)
 
@@ -228,6 +228,8 @@ class Service:
         self.line.drain()
         if self._control_listener is not None:
             await self._control_listener.drain(0)
+            assert self.line.spool is not None  # noqa: S101 - it is there for the spool's sake
+            control.remove_socket(self.line.spool.path, self.line.spool.number)
         if accepts:
             await self.line.hold(timeout_s - linger_s)
         left_s = max(0.0, timeout_s - (time.monotonic() - began))
@@ -244,9 +246,6 @@ class Service:
         await self._hand_tally_on()
         await self._admin_listener.drain(0)
         self._watcher.cancel()
-        if self.line.spool is not None:
-            spool = self.line.spool
-            (spool.path / control.name_of(spool.number)).unlink(missing_ok=True)
         if left or cut_off:
             self._log.warning("stopped", events_lost=left, connections_cut_off=cut_off)
         else:
@@ -257,11 +256,12 @@ class Service:
     async def _hand_tally_on(self) -> None:
         """Give another worker what was counted since the last look."""
         spool, watching = self.line.spool, self._watching
-        if spool is None or watching is None or control.is_alone(spool.path):
+        if spool is None or watching is None:
             return
         order = control.Counted(watching.tally())
-        # Whoever takes it first is asked for it by the one that watches.
-        others = control.ask_others(spool.path, order, spool.number)
+        # Whoever takes it first is asked for it by the one that watches; the journal that was
+        # one's own may be that worker's by now.
+        others = control.ask_others(spool.path, order)
         await asyncio.to_thread(next, others, None)
 
     def _not_ready(self) -> str:
@@ -272,7 +272,7 @@ class Service:
     def _gather(self, then: Callable[[Sequence[str]], None]) -> bool:
         """See `Admin`. Without a spool each worker has its own figures, and nobody asks for all."""
         spool = self.line.spool
-        if spool is None or control.is_alone(spool.path):
+        if spool is None or control.is_alone(spool.path, spool.number):
             return False
 
         def ask() -> list[str]:

@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import signal
 import socket
 import stat
 import time
@@ -24,7 +25,7 @@ from fasthook.control import (
 )
 from fasthook.spool.journal import position_of
 from tests.cli.conftest import WAIT_S, run, serve, write
-from tests.cli.hooks import Hooks, post, shop
+from tests.cli.hooks import Hooks, post, shop, wait_until
 
 __all__ = ["run", "serve", "write"]  # fixtures
 
@@ -239,6 +240,34 @@ def test_a_killed_services_socket_is_in_nobodys_way(hooks, running):
     hooks.wait_for(a="done")
     assert hooks.ids("one") == ["a", "a"]
     assert_works(hooks, serving)
+
+
+def test_the_socket_is_gone_before_the_journal_is_anybody_elses(hooks, running):
+    """Else it would be its follower's that goes: who takes the journal listens under its name."""
+    hooks.hold("one")
+    assert post(running, "b") == 202
+    wait_until(lambda: hooks.ids("one") == ["a", "b"], "the handler at work")
+    os.kill(running.process.pid, signal.SIGTERM)
+    wait_until(lambda: not (hooks.spool / name_of(0)).exists(), "the socket gone")
+    assert hooks.ids("one") == ["a", "b"]
+    assert running.process.poll() is None
+    (followers,) = control.listen(hooks.spool, 0)
+    with followers:
+        hooks.release("one")
+        assert running.end() == 0
+        assert (hooks.spool / name_of(0)).exists()
+
+
+def test_who_is_alone(tmp_path):
+    assert control.is_alone(tmp_path, 0)
+    with control.listen(tmp_path, 0)[0]:
+        assert control.is_alone(tmp_path, 0)
+        assert not control.is_alone(tmp_path, 1)
+        with control.listen(tmp_path, 1)[0]:
+            assert not control.is_alone(tmp_path, 0)
+        control.remove_socket(tmp_path, 1)
+        control.remove_socket(tmp_path, 1)
+        assert control.is_alone(tmp_path, 0)
 
 
 def test_where_no_service_listens_it_is_an_os_error(tmp_path):
