@@ -25,6 +25,7 @@ from fasthook.spool.records import (
     scan,
     segment_header,
 )
+from fasthook.spool.segment import BUFFER_BYTES, SegmentFile, write_all
 
 SEGMENT_BYTES: Final = 64 * 1024 * 1024
 #: A position is one number that names a record for ever: worker, segment and offset. Of the last
@@ -38,7 +39,6 @@ MAX_SEGMENT: Final = (1 << _SEGMENT_BITS) - 1
 WORKER_OF_POSITION: Final = f"(position >> {_OFFSET_BITS + _SEGMENT_BITS})"
 #: Of the file that is left of a segment which went before its time.
 _COMPACT: Final = ".kept"
-_MAX_PIECES: Final = 1000  # of one writev; the kernel takes 1024
 
 
 def position_of(worker: int, segment: int, offset: int) -> int:
@@ -89,9 +89,9 @@ class Journal:
         self._number = numbers[-1] if numbers else 0  # of the segment that is written, or the last
         #: By segment. One thread writes them, another one removes.
         self._sizes = {number: self.path_of(number).stat().st_size for number in numbers}
-        self._fd = -1
-        self._salt = 0
-        self._offset = 0
+        self._file: SegmentFile | None = None
+        self._salt = self._offset = 0
+        self._buffer = mmap.mmap(-1, BUFFER_BYTES)  # shared, as what the disk reads has to be
 
     def segments(self) -> list[int]:
         """The numbers of all segments, oldest first; also of compact ones."""
@@ -122,70 +122,54 @@ class Journal:
         They are durable when it returns. Raises `OSError`: then none of them is to be relied on,
         and the segment is given up, since the kernel may have dropped what it could not write.
         """
+        file = self._file
         try:
-            if self._fd < 0 or self._offset >= self._segment_bytes:
-                self._begin_segment()
-            positions, pieces, end = self._lay_out(batch)
-            _write_all(self._fd, pieces)
-            if self._syncs:
-                os.fdatasync(self._fd)
-                self._let_go(end)
+            if file is None or file.size_bytes >= self._segment_bytes:
+                file = self._begin_segment()
+            offsets, pieces, size_bytes = self._lay_out(batch)
+            offset = file.append(pieces, size_bytes)
         except BaseException:  # whatever it is: what was written is not where we believe
             self._give_up()
             raise
-        self._offset = self._sizes[self._number] = end
-        return positions
-
-    def _let_go(self, end: int) -> None:
-        """Have the kernel give back the pages of what was synced: they are seldom read.
-
-        The next batch gets the same ones, which are at hand, rather than new ones for ever.
-        """
-        begin = self._offset - self._offset % mmap.PAGESIZE
-        with contextlib.suppress(OSError):  # an advice
-            os.posix_fadvise(self._fd, begin, end - begin, os.POSIX_FADV_DONTNEED)
+        self._offset = self._sizes[self._number] = file.size_bytes
+        begin = position_of(self.worker, self._number, offset)
+        return [begin + each for each in offsets]
 
     def _lay_out(
         self, batch: Sequence[tuple[int, tuple[bytes, ...]]]
     ) -> tuple[list[int], list[bytes], int]:
-        positions: list[int] = []
+        """Where each record begins in the batch, all pieces to write, and how many bytes."""
+        offsets: list[int] = []
         pieces: list[bytes] = []
-        offset, salt = self._offset, self._salt
-        begin = position_of(self.worker, self._number, 0)
+        offset, salt = 0, self._salt
         for kind, content in batch:
             record, length = framed(kind, content, salt)
-            positions.append(begin + offset)
+            offsets.append(offset)
             pieces += record
             offset += length
-        return positions, pieces, offset
+        return offsets, pieces, offset
 
-    def _begin_segment(self) -> None:
+    def _begin_segment(self) -> SegmentFile:
         self.close()
         number, salt = self._number + 1, secrets.randbits(32)
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
-        fd = os.open(self.path_of(number), flags, 0o600)
-        self._number, self._fd, self._salt, self._offset = number, fd, salt, SEGMENT_HEADER_BYTES
-        _write_all(fd, [segment_header(salt)])
+        file = SegmentFile(self.path_of(number), salt, self._buffer, syncs=self._syncs)
+        self._file, self._number, self._salt = file, number, salt
+        self._offset = file.size_bytes
+        file.begin()
         if self._syncs:
-            os.fsync(fd)
             sync_folder(self.folder)
+        return file
 
     def _give_up(self) -> None:
-        """Leave the segment as it was before the batch, as far as the disk lets us."""
-        if self._fd < 0:
-            return
-        with contextlib.suppress(OSError):
-            if self._offset > SEGMENT_HEADER_BYTES:
-                os.ftruncate(self._fd, self._offset)
-            else:
-                self.path_of(self._number).unlink()
-        self.close()
+        file, self._file = self._file, None
+        if file is not None:
+            file.give_up()
 
     def close(self) -> None:
         """Close the segment; the next `write` begins a new one."""
-        if self._fd >= 0:
-            fd, self._fd = self._fd, -1
-            os.close(fd)
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
 
     # --- reading ----------------------------------------------------------------------------------
 
@@ -271,7 +255,7 @@ class Journal:
         part = path.with_suffix(".part")
         fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            _write_all(fd, pieces)
+            write_all(fd, pieces)
             times = path.stat()
             os.utime(fd, ns=(times.st_atime_ns, times.st_mtime_ns))  # it is no younger for that
             os.fsync(fd)
@@ -313,14 +297,3 @@ def read_record(path: Path, offset: int) -> Record | None:
         os.close(fd)
     record = record_at(memoryview(data), 0, salt)
     return record and record._replace(offset=offset)
-
-
-def _write_all(fd: int, pieces: list[bytes]) -> None:
-    for begin in range(0, len(pieces), _MAX_PIECES):
-        part = pieces[begin : begin + _MAX_PIECES]
-        missing = sum(map(len, part)) - os.writev(fd, part)
-        if missing:
-            # A disk that is nearly full takes a part, and says why with the next write.
-            rest = memoryview(b"".join(part))[-missing:]
-            while rest:
-                rest = rest[os.write(fd, rest) :]

@@ -19,9 +19,9 @@ from isal.isal_zlib import crc32
 from fasthook.errors import FasthookError
 from fasthook.model import Delivery, field_values, joined
 
-VERSION: Final = 3
-#: Version 2 knew less of what can become of a delivery, and is read the same.
-_READ_VERSIONS: Final = (2, VERSION)
+VERSION: Final = 4
+#: Version 2 knew less of what can become of a delivery, 3 no padding; both are read the same.
+_READ_VERSIONS: Final = (2, 3, VERSION)
 _NAME: Final = b"fasthook"
 _SEGMENT: Final = struct.Struct("<8sII")
 _RECORD: Final = struct.Struct("<4sBII")
@@ -36,7 +36,8 @@ DONE: Final = 3  # deliveries that their only handler did at the first attempt: 
 REPLAYED: Final = 4  # deliveries that are to run once more
 FORGOTTEN: Final = 5  # deliveries whose head and body are to be gone for good
 KEPT: Final = 6  # what is said of a delivery whose segment was dropped before its time
-KINDS: Final = frozenset((ACCEPTED, SETTLED, DONE, REPLAYED, FORGOTTEN, KEPT))
+PADDING: Final = 7  # zeros, up to where the disk has its next block
+KINDS: Final = frozenset((ACCEPTED, SETTLED, DONE, REPLAYED, FORGOTTEN, KEPT, PADDING))
 #: What an ACCEPTED record is read as when its head and body are zeros.
 ERASED: Final = 100
 #: What any other record is read as when all of it is zeros: it quoted what was to be forgotten.
@@ -253,6 +254,13 @@ def framed(kind: int, content: tuple[bytes, ...], salt: int) -> tuple[tuple[byte
     return (first, *rest), RECORD_HEADER_BYTES + length
 
 
+def padding(size_bytes: int, block_bytes: int, salt: int) -> bytes:
+    """A record of this size, or a block more where that is too little for one."""
+    if size_bytes < RECORD_HEADER_BYTES:
+        size_bytes += block_bytes
+    return b"".join(framed(PADDING, (bytes(size_bytes - RECORD_HEADER_BYTES),), salt)[0])
+
+
 def content_length(header: bytes | memoryview, salt: int) -> int | None:
     """How long the content behind a record's header is, in bytes; None if it is no header."""
     if len(header) < RECORD_HEADER_BYTES:
@@ -300,7 +308,7 @@ def erasable_from(content: memoryview | bytes) -> int | None:
 
 
 def scan(data: memoryview, salt: int, offset: int) -> Iterator[Record | Damage]:
-    """All records from `offset` on, and between them what is none.
+    """All records from `offset` on but for padding, and between them what is none.
 
     Damage at the end is a torn tail, or a record whose end was never written.
     """
@@ -312,7 +320,8 @@ def scan(data: memoryview, salt: int, offset: int) -> Iterator[Record | Damage]:
             yield Damage(offset, following - offset)
             offset = following
         else:
-            yield record
+            if record.kind != PADDING:
+                yield record
             offset = record.end
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from fasthook.errors import SpoolUnavailable
 from fasthook.model import Delivery
-from fasthook.spool import indexer, records, recovery
+from fasthook.spool import indexer, records, recovery, segment
 from fasthook.spool.changes import State
 from fasthook.spool.committer import Entry
 from fasthook.spool.erasing import erase
@@ -195,13 +195,18 @@ class Recorded:
         orders=("replay",),
         pages=12,
         failures=("dead", "retry"),
+        direct_bytes=1500,
         **settings,
     ):
-        """`pages`: how many the index changes between two of its syncs."""
+        """`pages`: how many the index changes between two of its syncs.
+
+        `direct_bytes`: which batches are written in blocks, some of them.
+        """
         self.root = folder / "recorded"
         self.root.mkdir()
         with pytest.MonkeyPatch.context() as patch, Recorder(self.root) as recorder:
             patch.setattr("fasthook.spool.spool.SEGMENT_BYTES", 8192)
+            patch.setattr(segment, "DIRECT_BYTES", direct_bytes)
             patch.setattr(indexer, "_PRUNE_S", 0.0)
             patch.setattr(indexer, "_PRUNE_FULL_S", 0.0)
             patch.setattr(indexer, "_INDEX_S", 0.005)
@@ -384,8 +389,20 @@ class Checker:
 # --- tests ----------------------------------------------------------------------------------------
 
 
+def batches_of(recorded):
+    """Of each write to a journal: whether it was of blocks."""
+    links = [what for what in recorded.log if what[0] == "link" and what[1].endswith(".seg")]
+    files = {file for _, _, file in links}
+    writes = [what for what in recorded.log if what[0] == "write" and what[1] in files]
+    return [not (offset | len(data)) % segment.BLOCK_BYTES for _, _, offset, data in writes]
+
+
 def test_a_power_loss_loses_nothing_that_was_acked(folder):
     recorded = Recorded(folder)
+    with contextlib.suppress(OSError):  # what holds the folder may know no blocks
+        os.close(os.open(folder / "recorded", os.O_TMPFILE | os.O_RDWR | os.O_DIRECT))
+        batches = batches_of(recorded)
+        assert 10 < sum(batches) < len(batches) - 10
     findings = Checker(recorded, folder).check(3500 if IS_FULL else 130)
     assert findings.all() == {}
 

@@ -1,9 +1,7 @@
 """Journal, index and spool on a real disk."""
 
 import asyncio
-import ctypes
 import errno
-import mmap
 import os
 import stat
 import time
@@ -14,7 +12,6 @@ import pytest
 from fasthook.model import Delivery
 from fasthook.spool.changes import Cursor, State
 from fasthook.spool.committer import Entry
-from fasthook.spool.filesystem import MEMORY, MOUNTS, kind_of
 from fasthook.spool.indexer import Settings
 from fasthook.spool.journal import Journal
 from fasthook.spool.pruning import prune
@@ -144,41 +141,6 @@ def test_a_failing_sync_refuses_its_batch_and_nothing_after_it(tmp_path, monkeyp
         assert harness.spool.counts[State.PENDING] == 1
 
     run(tmp_path, after)
-
-
-def resident_bytes(path):
-    """Of a file, in the kernel's memory: mincore(2)."""
-    size = path.stat().st_size
-    pages = ctypes.create_string_buffer(-(-size // mmap.PAGESIZE))
-    with path.open("r+b") as file, mmap.mmap(file.fileno(), size) as mapped:
-        begin = ctypes.addressof(ctypes.c_char.from_buffer(mapped))
-        libc = ctypes.CDLL(None, use_errno=True)
-        found = libc.mincore(ctypes.c_void_p(begin), ctypes.c_size_t(size), pages)
-        assert found == 0, os.strerror(ctypes.get_errno())
-        return sum(page & 1 for page in pages.raw) * mmap.PAGESIZE
-
-
-@pytest.mark.parametrize("syncs", [True, False])
-def test_what_is_synced_takes_no_memory_of_the_kernel(tmp_path, syncs):
-    if kind_of(tmp_path.resolve(), MOUNTS.read_text()) in MEMORY:
-        pytest.skip("what is in memory has no other place")
-    journal = Journal(tmp_path / "0", syncs=syncs)
-    for n in range(50):
-        journal.write([(ACCEPTED, (b"%d" % n * 10_000,))])
-    journal.close()
-    resident = resident_bytes(journal.path_of(1))
-    assert resident < 3 * mmap.PAGESIZE if syncs else resident > 100_000  # the control
-
-
-@pytest.mark.patches
-def test_an_advice_that_is_not_taken_refuses_nothing(tmp_path, monkeypatch):
-    def refused(*_):
-        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-
-    monkeypatch.setattr(os, "posix_fadvise", refused)
-    journal = Journal(tmp_path / "0")
-    (position,) = journal.write([(ACCEPTED, (b"a",))])
-    assert bytes(journal.read(position).content) == b"a"
 
 
 def test_a_full_spool_refuses(tmp_path):

@@ -116,7 +116,7 @@ def test_kill_and_power_cut_at_the_kth_sync_lose_nothing(site):
     total = cut_total = 0
     for k in range(1, 201) if FULL else (3, 12, 41, 61):
         service = site()
-        load, cut = killed_at_sync(service, k)
+        load, cut = killed_at_sync(service, k, "blocks" if k % 3 == 0 else "")
         sets = check(service, load.tried, load.acked)
         assert not sets.lost, (k, sets)
         assert sets.is_clean(), (k, sets)

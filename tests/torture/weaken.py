@@ -15,7 +15,7 @@ from fasthook import line, supervisor
 from fasthook.cli import main
 from fasthook.dispatch import flow, holding, lane
 from fasthook.model import Outcome
-from fasthook.spool import committer, journal, recovery, spool
+from fasthook.spool import committer, recovery, segment, spool
 
 
 class _Nobody:
@@ -58,7 +58,9 @@ def _suppressed(function: Any) -> Any:
 
 def blind() -> None:
     """What the disk says about a write is not heard."""
-    journal._write_all = _suppressed(journal._write_all)
+    segment.write_all = _suppressed(segment.write_all)
+    flush = _suppressed(segment.SegmentFile._flush)
+    segment.SegmentFile._flush = flush  # type: ignore[method-assign]
 
 
 def nodedupe() -> None:
@@ -76,6 +78,11 @@ def nowatch() -> None:
 def nomarks() -> None:
     """Nobody knows in whose attempt the process died."""
     line.Line._new_marks = lambda self, name, handler: lane.NO_MARKS  # type: ignore[method-assign]
+
+
+def blocks() -> None:
+    """No weakness: all batches are written in blocks, however small they are."""
+    segment.DIRECT_BYTES = 0  # type: ignore[misc]
 
 
 def hasty() -> None:
