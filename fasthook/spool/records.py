@@ -243,15 +243,14 @@ def read_segment_header(data: bytes | memoryview) -> int:
 
 def framed(kind: int, content: tuple[bytes, ...], salt: int) -> tuple[tuple[bytes, ...], int]:
     """Header and content as pieces to write, and how many bytes they are."""
-    crc = salt
-    length = 0
+    crc, length = salt, 0
     for piece in content:
         crc = crc32(piece, crc)
         length += len(piece)
     header = _RECORD.pack(_MARKER, kind, length, crc)
-    first, *rest = content  # small: one piece less to write is worth copying it
-    first = b"%b%b%b" % (header, _CHECK.pack(crc32(header, salt)), first)
-    return (first, *rest), RECORD_HEADER_BYTES + length
+    # The first piece is small: one less to write is worth copying it.
+    first = header + _CHECK.pack(crc32(header, salt)) + content[0]
+    return (first, *content[1:]), RECORD_HEADER_BYTES + length
 
 
 def padding(size_bytes: int, block_bytes: int, salt: int) -> bytes:
