@@ -7,6 +7,7 @@ import signal
 import socket
 import stat
 import time
+from pathlib import Path
 
 import pytest
 
@@ -231,6 +232,9 @@ def test_a_path_that_is_longer_than_a_socket_may_have(hooks):
 
 
 def test_a_killed_services_socket_is_in_nobodys_way(hooks, running):
+    parent = running.process.pid
+    (worker,) = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    os.kill(int(worker), signal.SIGSTOP)  # else it might see that its parent is gone, and tidy up
     running.process.kill()
     running.end()
     assert (hooks.spool / name_of(0)).exists()
