@@ -328,7 +328,7 @@ def indexed() -> tuple[float, float]:
 def key_made(body: bytes) -> tuple[float, float]:
     """spool/spool.py: a hash that is copied costs less than one that is made."""
     event_id = "72d3162e-cc78-11e3-81ab-4c9367dc0958"
-    delivery = Delivery("github", "github", event_id, "push", b"", body, {}, 7, "192.0.2.1", 0)
+    delivery = Delivery("github", "github", event_id, "push", b"", body, 7, "192.0.2.1", 0)
 
     def plain() -> bytes:
         name, number = delivery.endpoint.encode(), delivery.event_id.encode("utf-8", "replace")

@@ -88,11 +88,6 @@ def facts_of(alert: Alert) -> dict[str, Any]:
 def delivery_of(alert: Alert, endpoint: str, now_ns: int) -> Delivery:
     """The event that says that an alert began or ended: type "silence.started" and the like."""
     body = msgspec.json.encode({"id": alert.id} | facts_of(alert))
-    headers = {
-        b"host": b"localhost",
-        b"content-type": b"application/json",
-        b"content-length": b"%d" % len(body),
-    }
     return Delivery(
         endpoint,
         PROVIDER,
@@ -100,7 +95,6 @@ def delivery_of(alert: Alert, endpoint: str, now_ns: int) -> Delivery:
         f"{alert.kind}.{alert.state}",
         _HEAD % (endpoint.encode(), len(body)),
         body,
-        headers,
         now_ns,
         "",
         0,  # genuine: nobody but this process could have made it

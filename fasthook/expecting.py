@@ -21,7 +21,7 @@ from fasthook import config as configuration
 from fasthook.conditions import BadExpression, NoBoolean
 from fasthook.config import spool_of
 from fasthook.errors import ConfigError
-from fasthook.model import Delivery, Event, field_values, joined
+from fasthook.model import Delivery, Event
 from fasthook.spool.changes import State
 from fasthook.spool.found import Filter, Found, Kept
 from fasthook.spool.queries import Reader, Unreadable
@@ -226,7 +226,6 @@ class _Search:
             accepted.event_type,
             kept.head,
             kept.body,
-            joined(field_values(kept.head)),
             accepted.received_at_ns,
             accepted.client,
             accepted.secret_index,

@@ -82,7 +82,6 @@ class Delivery(msgspec.Struct, gc=False):
     event_type: str
     head: bytes  # as received
     body: bytes  # as received: the bytes that were verified
-    headers: dict[bytes, bytes]
     received_at_ns: int  # wall clock
     client: str
     secret_index: int  # which of the endpoint's secrets signed it, counted from 0; -1: none did
@@ -99,6 +98,14 @@ class Delivery(msgspec.Struct, gc=False):
     #: Handlers of the endpoint whose `when` is not true of it, and why.
     unwanted: dict[str, str] | None = None
     key: bytes = b""  # by what the spool knows it when it comes again, once that has it
+
+    @property
+    def headers(self) -> dict[bytes, bytes]:
+        """The fields of its head, names in lower case: read anew each time.
+
+        Most deliveries are asked for none, and wait in memory by the thousand.
+        """
+        return joined(field_values(self.head))
 
 
 def key_of(delivery: Delivery) -> bytes:
@@ -138,6 +145,7 @@ class Event(msgspec.Struct, Generic[T], gc=False, eq=False):
     _key: str = ""  # events of a handler with the same one run in order; empty: in no order
     _handler: str = ""  # its name in the configuration, while it runs
     _finished: set[str] | None = None  # steps of `once`
+    _headers: dict[str, str] | None = None  # once they were asked for
 
     @property
     def id(self) -> str:
@@ -174,7 +182,9 @@ class Event(msgspec.Struct, Generic[T], gc=False, eq=False):
     @property
     def headers(self) -> Mapping[str, str]:
         """The header fields; names in lower case, values as ISO-8859-1 text (RFC 9110 §5.5)."""
-        return texts(self._delivery.headers)
+        if self._headers is None:
+            self._headers = texts(self._delivery.headers)
+        return self._headers
 
     @property
     def received_at(self) -> datetime:

@@ -123,9 +123,8 @@ class RecordedEvent(NamedTuple):
             self.provider,
             self.id,
             self.type,
-            b"",
+            _head(headers),
             body,
-            _fields(headers),
             int(at_s * 1e9),
             "test",
             0,
@@ -185,13 +184,14 @@ def make_event(
     Raises `ValueError` where the payload does not fit that type: a service would bury it.
     """
     body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
-    fields, at_ns = _fields(headers or {}), time.time_ns()
-    delivery = Delivery(provider, provider, id, type, b"", body, fields, at_ns, "test", 0)
+    head, at_ns = _head(headers or {}), time.time_ns()
+    delivery = Delivery(provider, provider, id, type, head, body, at_ns, "test", 0)
     return _event(handler, delivery, attempt)
 
 
-def _fields(headers: dict[str, str]) -> dict[bytes, bytes]:
-    return {name.lower().encode(): value.encode("latin-1") for name, value in headers.items()}
+def _head(headers: dict[str, str]) -> bytes:
+    lines = ["POST / HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
 def _event(handler: Handler, delivery: Delivery, attempt: int) -> Event[Any]:

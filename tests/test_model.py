@@ -51,3 +51,11 @@ def test_the_query_is_what_follows_the_first_question_mark():
     request = Request(b"GET", b"/a?b?c", b"/a", b"", {}, True)
 
     assert request.query == b"b?c"
+
+
+def test_headers_are_those_of_the_head_and_read_once_for_each_event():
+    head = b"POST /a HTTP/1.1\r\nX-A:  one \r\nx-a: two\r\nHost: h\r\n\r\n"
+    seen = event(head=head)
+    assert seen.headers == {"x-a": "one, two", "host": "h"}
+    assert seen.headers is seen.headers
+    assert event(head=b"").headers == {}

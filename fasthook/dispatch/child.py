@@ -38,7 +38,6 @@ class Call(msgspec.Struct, array_like=True):
     event_type: str
     head: bytes
     body: bytes
-    headers: dict[bytes, bytes]
     received_at_ns: int
     client: str
     secret_index: int

@@ -205,7 +205,6 @@ def _call(event: Event[Any]) -> Call:
         delivery.event_type,
         delivery.head,
         delivery.body,
-        delivery.headers,
         delivery.received_at_ns,
         delivery.client,
         delivery.secret_index,

@@ -17,7 +17,7 @@ import msgspec
 from isal.isal_zlib import crc32
 
 from fasthook.errors import FasthookError
-from fasthook.model import Delivery, field_values, joined
+from fasthook.model import Delivery
 
 VERSION: Final = 4
 #: Version 2 knew less of what can become of a delivery, 3 no padding; both are read the same.
@@ -203,15 +203,13 @@ def read_later(kind: int, content: memoryview) -> Later:
 def read_delivery(content: memoryview) -> Delivery:
     """The delivery of an ACCEPTED record, as it was; without its payloads."""
     accepted, rest = read_accepted(content)
-    head = bytes(rest[: accepted.head_bytes])
     return Delivery(
         accepted.endpoint,
         accepted.provider,
         accepted.event_id,
         accepted.event_type,
-        head,
+        bytes(rest[: accepted.head_bytes]),
         bytes(rest[accepted.head_bytes :]),
-        joined(field_values(head)),
         accepted.received_at_ns,
         accepted.client,
         accepted.secret_index,

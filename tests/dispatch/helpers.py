@@ -19,15 +19,16 @@ DEADLINE_S = 5.0
 
 
 def delivery(body: bytes = b"{}", *payloads: Any, **changes: Any) -> Delivery:
-    """A delivery to endpoint "e"; `changes` replaces any of its fields."""
+    """A delivery to endpoint "e"; `changes` replaces any of its fields, or the `headers`."""
+    headers = changes.pop("headers", {b"content-type": b"application/json"})
+    lines = [b"POST /hooks/e HTTP/1.1", *(b"%b: %b" % field for field in headers.items())]
     fields: dict[str, Any] = {
         "endpoint": "e",
         "provider": "github",
         "event_id": "id-1",
         "event_type": "push",
-        "head": b"POST /hooks/e HTTP/1.1\r\n\r\n",
+        "head": b"\r\n".join([*lines, b"", b""]),
         "body": body,
-        "headers": {b"content-type": b"application/json"},
         "received_at_ns": 1_700_000_000_000_000_000,
         "client": "203.0.113.9",
         "secret_index": 0,

@@ -363,7 +363,7 @@ def test_closing_in_the_middle_of_an_attempt_leaves_no_child_behind(notes, when)
 
 
 def call(**changes) -> Call:
-    fields = {name: getattr(delivery(), name) for name in Call.__struct_fields__[:10]}
+    fields = {name: getattr(delivery(), name) for name in Call.__struct_fields__[:9]}
     return Call(
         **fields | {"attempt": 1, "handler": "shop", "key": b"k", "payload": None} | changes
     )

@@ -19,8 +19,7 @@ PAYLOAD = {
 
 def of(text: str, payload=PAYLOAD) -> str:
     head = b"POST /h?token=42&token=43&empty= HTTP/1.1\r\nX-Name: v\r\n\r\n"
-    fields = {b"x-name": b"v"}
-    delivery = Delivery("e", "p", "id-1", "push", head, b"\xffraw", fields, 0, "192.0.2.1", 0)
+    delivery = Delivery("e", "p", "id-1", "push", head, b"\xffraw", 0, "192.0.2.1", 0)
     return Text(text, "arguments").of(Event(delivery, payload, 1)).decode("utf-8", "replace")
 
 
@@ -47,7 +46,7 @@ def test_values_stand_where_their_names_do(text, expected):
 
 
 def test_an_event_of_a_test_has_no_request_and_empty_values_of_it():
-    delivery = Delivery("e", "p", "id-1", "push", b"", b"{}", {}, 0, "test", 0)
+    delivery = Delivery("e", "p", "id-1", "push", b"", b"{}", 0, "test", 0)
     assert Text("{method}|{query.token}|{query}", "arguments").of(Event(delivery, {}, 1)) == b"||{}"
 
 

@@ -20,7 +20,7 @@ Handle = Callable[[Event[Any]], Any]
 
 def event_of(name: str = "evt_1", *, handler: str = "stock", endpoint: str = "shop") -> Event[Any]:
     """An event, as it comes to a handler; the same name gives the same event."""
-    delivery = Delivery(endpoint, "shopify", name, "order", b"", b"{}", {}, 0, "test", 0)
+    delivery = Delivery(endpoint, "shopify", name, "order", b"", b"{}", 0, "test", 0)
     return Event(delivery, {}, 1, _handler=handler)
 
 

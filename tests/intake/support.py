@@ -38,7 +38,9 @@ def request_of(
         name.lower().encode(): value if isinstance(value, bytes) else value.encode()
         for name, value in (headers or {}).items()
     }
-    return Request(method, target, target.partition(b"?")[0], b"", fields, True, None, body)
+    lines = [b"%b %b HTTP/1.1" % (method, target), *(b"%b: %b" % field for field in fields.items())]
+    head = b"\r\n".join([*lines, b"", b""])
+    return Request(method, target, target.partition(b"?")[0], head, fields, True, None, body)
 
 
 def copy_of(request: Request, **changes: Any) -> Request:

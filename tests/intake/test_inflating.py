@@ -109,7 +109,6 @@ def test_an_untyped_payload_is_there_as_well():
 def test_what_was_stored_has_its_payload_again():
     endpoint = nylas()
     delivery = receive(endpoint, request_with(SENT))
-    delivery.head = b"POST /hook HTTP/1.1\r\n\r\n"
     delivery.payloads = ()
     receiver: Receiver = receiver_of(endpoint)
     receiver.restore(delivery)

@@ -30,7 +30,7 @@ def delivery(
     """As intake makes them; `at_s`: when it was received, wall clock."""
     at_ns = int(at_s * SECOND_NS)
     return Delivery(
-        endpoint, "none", event_id, event_type, head, body, {}, at_ns, "192.0.2.1", 0, kind=kind
+        endpoint, "none", event_id, event_type, head, body, at_ns, "192.0.2.1", 0, kind=kind
     )
 
 

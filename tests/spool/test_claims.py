@@ -22,7 +22,7 @@ HEAD = b"POST /h HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 def entry(event_id: str) -> Entry:
-    made = Delivery("shop", "none", event_id, "push", HEAD, b"{}", {}, time.time_ns(), "", 0)
+    made = Delivery("shop", "none", event_id, "push", HEAD, b"{}", time.time_ns(), "", 0)
     return Entry(key_of(made, is_id_signed=True), made, True, event_id)
 
 

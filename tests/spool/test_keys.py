@@ -125,7 +125,7 @@ def test_dropping_nothing_gathers_nothing(tmp_path):
 def test_a_key_is_what_it_was_in_every_version(is_id_signed):
     """They are kept for as long as deliveries are: another key for the same one, and it is new."""
     body = b'{"a": 1}'
-    found = Delivery("shöp", "none", "é-1", "push", b"", body, {}, 7, "192.0.2.1", 0)
+    found = Delivery("shöp", "none", "é-1", "push", b"", body, 7, "192.0.2.1", 0)
     digest = b"" if is_id_signed else xxh3_128_digest(body)
     text = b"5 " + "shöp".encode() + b" 4 " + "é-1".encode() + b" " + digest
     assert key_of(found, is_id_signed=is_id_signed) == blake2b(text, digest_size=16).digest()

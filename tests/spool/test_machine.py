@@ -228,7 +228,7 @@ class SpoolMachine(RuleBasedStateMachine):
 
     def accept_one(self, event_id, body, is_signed, runs):
         received_ns = next(self.clock)
-        d = Delivery("shop", "none", event_id, "push", HEAD, body, {}, received_ns, "192.0.2.1", 0)
+        d = Delivery("shop", "none", event_id, "push", HEAD, body, received_ns, "192.0.2.1", 0)
         entry = Entry(key_of(d, is_id_signed=is_signed), d, runs, len(self.entries))
         self.entries.append(entry)
 

@@ -71,7 +71,7 @@ def folder(tmp_path):
 
 def delivery(event_id, body):
     now_ns = time.time_ns()
-    return Delivery("shop", "none", event_id, "push", HEAD, body, {}, now_ns, "192.0.2.1", 0)
+    return Delivery("shop", "none", event_id, "push", HEAD, body, now_ns, "192.0.2.1", 0)
 
 
 # --- what happens ---------------------------------------------------------------------------------

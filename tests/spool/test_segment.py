@@ -136,7 +136,7 @@ def test_what_is_forgotten_stays_so_when_more_is_written_behind_it(tmp_path):
     journal = Journal(tmp_path / "0")
     secrets = [b"secret-%d-" % n * 1000 for n in range(5)]
     deliveries = [
-        Delivery("shop", "none", "e", "push", b"", body, {}, 7, "192.0.2.1", 0) for body in secrets
+        Delivery("shop", "none", "e", "push", b"", body, 7, "192.0.2.1", 0) for body in secrets
     ]
     contents = [(ACCEPTED, accepted_content(accepted_of(d, b"k" * 16), d)) for d in deliveries]
     positions = journal.write(contents)

@@ -22,7 +22,7 @@ HEAD = b"POST /h HTTP/1.1\r\nHost: a\r\nX-Twice: 1\r\nX-Twice: 2\r\n\r\n"
 
 
 def delivery(event_id="e1", body=b"{}"):
-    return Delivery("shop", "none", event_id, "push", HEAD, body, {}, 7, "192.0.2.1", 0)
+    return Delivery("shop", "none", event_id, "push", HEAD, body, 7, "192.0.2.1", 0)
 
 
 class Harness:

@@ -25,9 +25,7 @@ def fill(path, count):
         made = []
         for number in range(begin, min(begin + 5000, count)):
             event_id, body = f"many-{number}", b'{"number": %d}' % number
-            made.append(
-                Delivery("github", "github", event_id, "push", HEAD, body, {}, number, "", 0)
-            )
+            made.append(Delivery("github", "github", event_id, "push", HEAD, body, number, "", 0))
         stored = [accepted_of(d, b"%016d" % (d.received_at_ns * 7919 % count)) for d in made]
         records = [(ACCEPTED, accepted_content(s, d)) for s, d in zip(stored, made, strict=True)]
         changes = Changes()
