@@ -191,7 +191,7 @@ def test_a_name_that_is_looked_up_for_ever_holds_nobody_for_longer_than_is_said(
 
 def test_who_waits_is_bounded_for_one_key_in_all_and_in_bytes(made, monkeypatch):
     monkeypatch.setattr(fetching, "MAX_WAITING_EACH", 5)
-    monkeypatch.setattr(fetching, "MAX_WAITING_BYTES", 1000)
+    monkeypatch.setattr(fetching, "MAX_WAITING_BYTES", 10_000)
 
     async def main():
         fetched = made()
@@ -202,7 +202,7 @@ def test_who_waits_is_bounded_for_one_key_in_all_and_in_bytes(made, monkeypatch)
         assert set(fetched.connection.answers.values()) == {503}
         assert "too many wait for the key at" in fetched.reasons[-1]
         monkeypatch.setattr(fetching, "MAX_WAITING_EACH", 50)
-        fetched.post(signed(KEYS[0], "old", b" " * 1000), 8)
+        fetched.post(signed(KEYS[0], "old", b" " * 10_000), 8)
         assert fetched.connection.answers[8] == 503
         assert fetched.reasons[-1] == "too many wait for keys"
         monkeypatch.setattr(fetching, "MAX_WAITING", 6)
