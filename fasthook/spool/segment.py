@@ -18,7 +18,7 @@ from fasthook.spool.records import SEGMENT_HEADER_BYTES, padding, segment_header
 #: No disk has larger ones that it writes at once, and no file system wants more.
 BLOCK_BYTES: Final = 4096
 #: Batches from here on are written in blocks: padding takes 6 % more, 13 at the most.
-DIRECT_BYTES: Final = 32 * 1024
+DIRECT_BYTES = 32 * 1024
 #: What is written in blocks goes through so much memory, which lies as the disk wants it.
 BUFFER_BYTES: Final = 1024 * 1024
 _MAX_PIECES: Final = 1000  # of one writev; the kernel takes 1024

@@ -421,7 +421,7 @@ def test_a_handler_that_swallows_its_cancellation_leaves_the_worker_sound(way):
     async def main():
         cancelling = []
 
-        @handler(timeout=0.03, retries=0, concurrency=1)
+        @handler(timeout=0.3, retries=0, concurrency=1)
         async def stubborn(event):
             if event.id == "bad":
                 try:
