@@ -239,8 +239,12 @@ def remove_sockets(path: Path) -> None:
 
 
 def remove_socket(path: Path, worker: int) -> None:
-    """Remove one's own, while its journal is one's own: whoever takes it listens there next."""
-    (path / name_of(worker)).unlink(missing_ok=True)
+    """Remove one's own, while its journal is one's own: whoever takes it listens there next.
+
+    A disk that can't be written keeps nobody from ending: the next start removes what is left.
+    """
+    with contextlib.suppress(OSError):
+        (path / name_of(worker)).unlink()
 
 
 def is_alone(path: Path, own: int) -> bool:

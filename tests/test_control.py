@@ -1,5 +1,6 @@
 """The socket for orders: who may, what is refused, and that nothing sent there breaks the spool."""
 
+import errno
 import http.client
 import json
 import os
@@ -260,6 +261,17 @@ def test_the_socket_is_gone_before_the_journal_is_anybody_elses(hooks, running):
         hooks.release("one")
         assert running.end() == 0
         assert (hooks.spool / name_of(0)).exists()
+
+
+def test_a_disk_that_is_only_read_keeps_nobody_from_ending(tmp_path, monkeypatch):
+    def refused(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, "unlink", refused)
+    with control.listen(tmp_path, 0)[0], pytest.raises(OSError, match="Read-only"):
+        os.unlink(tmp_path / name_of(0))
+    control.remove_socket(tmp_path, 0)
+    assert (tmp_path / name_of(0)).exists()
 
 
 def test_who_is_alone(tmp_path):
