@@ -47,7 +47,7 @@ from fasthook.spool.changes import Changes, Cursor, State
 from fasthook.spool.index import Index
 from fasthook.spool.indexer import Settings
 from fasthook.spool.journal import position_of
-from fasthook.spool.records import Accepted
+from fasthook.spool.records import ACCEPTED, Accepted
 from fasthook.spool.segment import BUFFER_BYTES, SegmentFile
 from fasthook.spool.spool import KEY_BYTES, key_of
 from fasthook.wire.answers import render
@@ -342,13 +342,12 @@ def key_made(body: bytes) -> tuple[float, float]:
 
 def on_disk() -> tuple[float, float]:
     """spool/segment.py: a batch of 60 pushes goes in blocks, not through the page cache."""
-    batch = [b"%04d" % number + push_body() for number in range(60)]
-    size_bytes = sum(map(len, batch))
+    batch = [(ACCEPTED, (b"%04d" % number, push_body())) for number in range(60)]
     took_s: list[list[float]] = [[], []]
     with tempfile.TemporaryDirectory() as name:
         buffer, files = mmap.mmap(-1, BUFFER_BYTES), []
         for number in range(2):
-            file = SegmentFile(Path(name, str(number)), 1, buffer, syncs=True)
+            file = SegmentFile(Path(name, str(number)), buffer, syncs=True)
             file.begin()
             files.append(file)
         os.close(files[1]._direct)
@@ -356,7 +355,7 @@ def on_disk() -> tuple[float, float]:
         for _ in range(100):  # in turn, since disks are noisy
             for file, took in zip(files, took_s, strict=True):
                 began_s = time.perf_counter()
-                file.append(list(batch), size_bytes)
+                file.append(batch)
                 took.append(time.perf_counter() - began_s)
         for file in files:
             file.close()

@@ -90,7 +90,7 @@ class Journal:
         #: By segment. One thread writes them, another one removes.
         self._sizes = {number: self.path_of(number).stat().st_size for number in numbers}
         self._file: SegmentFile | None = None
-        self._salt = self._offset = 0
+        self._offset = 0
         self._buffer = mmap.mmap(-1, BUFFER_BYTES)  # shared, as what the disk reads has to be
 
     def segments(self) -> list[int]:
@@ -126,35 +126,19 @@ class Journal:
         try:
             if file is None or file.size_bytes >= self._segment_bytes:
                 file = self._begin_segment()
-            offsets, pieces, size_bytes = self._lay_out(batch)
-            offset = file.append(pieces, size_bytes)
+            offsets = file.append(batch)
         except BaseException:  # whatever it is: what was written is not where we believe
             self._give_up()
             raise
         self._offset = self._sizes[self._number] = file.size_bytes
-        begin = position_of(self.worker, self._number, offset)
-        return [begin + each for each in offsets]
-
-    def _lay_out(
-        self, batch: Sequence[tuple[int, tuple[bytes, ...]]]
-    ) -> tuple[list[int], list[bytes], int]:
-        """Where each record begins in the batch, all pieces to write, and how many bytes."""
-        offsets: list[int] = []
-        pieces: list[bytes] = []
-        offset, salt = 0, self._salt
-        for kind, content in batch:
-            record, length = framed(kind, content, salt)
-            offsets.append(offset)
-            pieces += record
-            offset += length
-        return offsets, pieces, offset
+        begin = position_of(self.worker, self._number, 0)
+        return [begin + offset for offset in offsets]
 
     def _begin_segment(self) -> SegmentFile:
         self.close()
-        number, salt = self._number + 1, secrets.randbits(32)
-        file = SegmentFile(self.path_of(number), salt, self._buffer, syncs=self._syncs)
-        self._file, self._number, self._salt = file, number, salt
-        self._offset = file.size_bytes
+        number = self._number + 1
+        file = SegmentFile(self.path_of(number), self._buffer, syncs=self._syncs)
+        self._file, self._number, self._offset = file, number, file.size_bytes
         file.begin()
         if self._syncs:
             sync_folder(self.folder)

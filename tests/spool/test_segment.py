@@ -107,6 +107,23 @@ def test_padding_takes_no_more_than_it_is_worth(tmp_path):
     journal.close()
 
 
+@pytest.mark.parametrize("body_bytes", [278, 1024, 7324, 32_000])
+def test_an_event_takes_no_more_of_the_disk_than_it_may(tmp_path, body_bytes):
+    """1.15 times the request's bytes and 200, in batches as a service has them under load."""
+    head = b"POST /github HTTP/1.1\r\n" + b"X-Header: value of it\r\n" * 20 + b"\r\n"
+    journal = Journal(tmp_path / "0")
+    events = 0
+    for n in range(200):
+        made = Delivery("github", "github", "0" * 36, "push", head, b"", 7, "192.0.2.1", 0)
+        made.body = b"x" * body_bytes
+        content = accepted_content(accepted_of(made, b"k" * 16), made)
+        size = 1 + n * 7 % 64
+        journal.write([(ACCEPTED, content)] * size)
+        events += size
+    assert journal.end[1] / events <= 1.15 * (len(head) + body_bytes) + 200
+    journal.close()
+
+
 @pytest.mark.parametrize("gap", [1, RECORD_HEADER_BYTES - 1, RECORD_HEADER_BYTES, 4095])
 def test_padding_is_a_record_and_said_to_nobody(gap):
     filler = padding(gap, BLOCK_BYTES, 7)
