@@ -38,7 +38,13 @@ def found(data, salt=SALT):
 
 def test_segments_of_the_version_before_are_read():
     header = segment_header(SALT)
-    for version, is_known in ((1, False), (2, True), (VERSION, True), (VERSION + 1, False)):
+    for version, is_known in (
+        (1, False),
+        (2, True),
+        (3, True),
+        (VERSION, True),
+        (VERSION + 1, False),
+    ):
         data = header[:8] + struct.pack("<I", version) + header[12:]
         if is_known:
             assert read_segment_header(data) == SALT

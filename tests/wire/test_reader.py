@@ -3,6 +3,8 @@
 Every case is read whole, byte by byte, and cut at every or at random places; see `drive.ways`.
 """
 
+import string
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +18,7 @@ from fasthook.errors import (
     OutOfMemoryBudget,
     TargetTooLong,
 )
+from fasthook.model import field_values, joined
 from fasthook.wire.limits import (
     MAX_BLANK_LINES,
     MAX_FIELDS,
@@ -241,6 +244,18 @@ def test_a_control_character_in_a_value_is_refused(value):
 )
 def test_a_value_is_kept_without_the_white_space_round_it(sent, value):
     assert one(post(b"X-A:" + sent + b"\r\n")).headers[b"x-a"] == value
+
+
+_NAMES = st.text(string.ascii_letters + string.digits + "-_", min_size=1, max_size=6)
+_VALUES = st.text('a,;= \t\x80\xff"0', max_size=8)
+
+
+@given(st.lists(st.tuples(_NAMES, _VALUES), max_size=12))
+def test_the_head_that_is_kept_says_the_same_fields_as_the_parser(fields):
+    """Handlers get them from the head, and verification from the parser: of the same bytes."""
+    lines = "".join(f"X-{name}:{value}\r\n" for name, value in fields).encode("latin-1")
+    request = one(post(lines))
+    assert joined(field_values(request.head)) == request.headers
 
 
 @pytest.mark.parametrize("fold", [b"\r\n b", b"\r\n\tb", b"\r\n ", b"\n b", b"\r\n \r\n b"])
