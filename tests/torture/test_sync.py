@@ -169,14 +169,14 @@ def test_the_check_finds_who_does_not_hear_of_errors(site):
 # --- a disk that takes its time -------------------------------------------------------------------
 
 
-def slowed(site: Site, delay_s: float, seconds: float, weak: str = "") -> Load:
+def slowed(site: Site, delay_s: float, seconds: float) -> Load:
     """300 events a second, while each sync takes longer."""
-    site.start(weak)
+    site.start()
     delay = f"inject=fdatasync:delay_exit={int(delay_s * 1e6)}"
     with site.disturbed("-e", "trace=fdatasync", "-e", delay):
         with Load(site.port, connections=32, rate=300) as load:
             time.sleep(seconds)
-        say_latency(f"syncs of {delay_s} s {weak}", load)
+        say_latency(f"syncs of {delay_s} s", load)
     site.wait_until_idle(load.acked)
     return load
 
@@ -212,6 +212,14 @@ def test_syncs_that_take_long(delay_s, site):
 
 
 def test_the_check_finds_who_waits_for_a_slow_disk(site):
-    # So long that a second wave comes: the first may be one batch, where nobody waits for another.
-    load = slowed(site(), 2.0, 4, "nowatch")
-    assert any(a.at - a.sent_at > 3 for a in load.answers)
+    service = site()
+    service.start("nowatch")
+    with service.disturbed("-e", "trace=fdatasync", "-e", "inject=fdatasync:delay_exit=2000000"):
+        with Load(service.port, connections=8) as first:
+            wait_for(lambda: first.tried, "a batch on its way")
+            time.sleep(0.5)
+            # The first ones may all be in one batch, where nobody waits for another.
+            with Load(service.port, connections=8, prefix="late-") as late:
+                time.sleep(2.0)
+        say_latency("syncs of 2 s nowatch", late)
+    assert any(a.at - a.sent_at > 3 for a in late.answers)
