@@ -50,6 +50,7 @@ from fasthook.spool.journal import position_of
 from fasthook.spool.records import ACCEPTED, Accepted
 from fasthook.spool.segment import BUFFER_BYTES, SegmentFile
 from fasthook.spool.spool import KEY_BYTES, key_of
+from fasthook.spool.transaction import transaction
 from fasthook.wire.answers import render
 from fasthook.worker import SWITCH_S
 
@@ -325,6 +326,30 @@ def indexed() -> tuple[float, float]:
         return _indexed(Path(name), Settings().fresh_keys), _indexed(Path(name), 1)
 
 
+def unseen() -> tuple[float, float]:
+    """spool/seen.py: of 32 new keys, most are not looked for in an index of 200,000; each."""
+    new = [[secrets.token_bytes(KEY_BYTES) for _ in range(32)] for _ in range(200)]
+    with tempfile.TemporaryDirectory() as name:
+        index = Index(Path(name, "index.db"), is_writer=True)
+        keys = index.keys
+        with transaction(index._connection):
+            keys.add([secrets.token_bytes(KEY_BYTES) for _ in range(200_000)], are_fresh=False)
+        keys.seen.end()
+
+        def ours() -> None:
+            for some in new:
+                keys.known(keys.seen.perhaps(some))
+
+        def plain() -> None:
+            for some in new:
+                keys.known(some)
+
+        each = 32 * len(new)
+        found = best_us(ours, 3) / each, best_us(plain, 3) / each
+        index.close()
+    return found
+
+
 def key_made(body: bytes) -> tuple[float, float]:
     """spool/spool.py: a hash that is copied costs less than one that is made."""
     event_id = "72d3162e-cc78-11e3-81ab-4c9367dc0958"
@@ -386,6 +411,7 @@ def main() -> None:
         "line of a request": line_of_request(),
         "event to a handler": living_worker(),
         "index, 400,000 events": indexed(),
+        "new key": unseen(),
     }
     print(f"{'':28} {'ours':>9} {'plain':>9}")
     for name, (ours, plain) in rows.items():

@@ -32,6 +32,7 @@ from fasthook.spool.records import (
     accepted_of,
     later_record,
 )
+from fasthook.spool.seen import Seen
 
 #: After the disk has refused, it is left alone this long: every try may leave a segment behind.
 _PAUSE_S: Final = 1.0
@@ -88,17 +89,22 @@ class Committer:
         self,
         journals: Journals,
         lookup: Index,
+        seen: Seen,
         lag: Lag,
         max_bytes: int,
         on_committed: Callable[[Committed, Batch], None],
     ) -> None:
-        """`on_committed` gets the batch back: where there is a reason, nothing of it is written."""
+        """`seen`: what `lookup` knows, while there are no other workers.
+
+        `on_committed` gets the batch back: where there is a reason, nothing of it is written.
+        """
         #: While other workers may get the same events: see `share`.
         self._claims: Claims | None = None
         self._journals = journals
         self._journal = journals.own
         self._unwritten: list[Later] = []  # of other journals than the own one
         self._lookup = lookup
+        self._seen = seen
         self._lag = lag
         self._max_bytes = max_bytes
         self._on_committed = on_committed
@@ -256,7 +262,10 @@ class Committer:
             else:
                 first[key] = entry
         # In this order: a key goes from the lag only when the index has it.
-        duplicates += [first.pop(key) for key in self._lookup.keys.known(list(first))]
+        asked = list(first)
+        if self._claims is None:
+            asked = self._seen.perhaps(asked)
+        duplicates += [first.pop(key) for key in self._lookup.keys.known(asked)]
         return first, duplicates
 
     def _claim(self, first: dict[bytes, Entry], duplicates: list[Entry]) -> list[Entry]:

@@ -207,6 +207,8 @@ class Indexer:
             keys.gather()
         if self.claims is not None:
             self.claims.release(keys.gathered)
+        else:
+            keys.see_more()
         self._lag.found(keys.gathered)
         keys.gathered = []
 
@@ -222,6 +224,7 @@ class Indexer:
         self._journals.measure()
         if on_alone is not None and not self._heir.is_anybody_there():
             self._on_alone = None
+            self._index.keys.see_anew()  # they have added some
             on_alone(self._index.held_keys())
 
     def _bring(self, wanted: int) -> None:

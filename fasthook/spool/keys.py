@@ -6,11 +6,17 @@ found here: whoever accepts deliveries has them in memory until then.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import apsw
 
+from fasthook.spool.seen import Seen
 from fasthook.spool.transaction import transaction
+
+#: Read into `Keys.seen` at once.
+_READ: Final = 4096
+#: After so many were dropped it is made again: it can't let go of any.
+_DROPPED = 1_000_000
 
 
 class Keys:
@@ -21,6 +27,11 @@ class Keys:
         self._connection = connection
         self.fresh: list[bytes] = []  # not found by `known` yet
         self.gathered: list[bytes] = []  # found since; whoever wants to know takes them out
+        #: What `known` finds, as far as this connection adds it and `see_more` has read it. Of the
+        #: writer; another thread may ask it.
+        self.seen = Seen()
+        self._read_to = b""
+        self._dropped = 0
         if is_writer:
             self.fresh += [key for (key,) in self._ask("SELECT key FROM fresh_keys")]
 
@@ -39,12 +50,15 @@ class Keys:
     def add(self, keys: Sequence[bytes], *, are_fresh: bool) -> None:
         """Part of a transaction. If it is committed, fresh ones are to be added to `fresh`."""
         if keys:
+            if not are_fresh:
+                self.seen.add(keys)  # before they are found
             table, some = ("fresh_keys", keys) if are_fresh else ("keys", sorted(keys))
             insert = f"INSERT OR IGNORE INTO {table} SELECT value FROM carray(?)"
             self._ask(insert, (apsw.carray(tuple(some)),))
 
     def gather(self) -> None:
         """Have `known` find the fresh ones."""
+        self.seen.add(self.fresh)
         with transaction(self._connection):
             gather = "INSERT OR IGNORE INTO keys SELECT key FROM fresh_keys ORDER BY key"
             self._ask(gather)
@@ -58,3 +72,28 @@ class Keys:
         """
         those = "SELECT key FROM deliveries WHERE position >= ? AND position < ?"
         self._ask(f"DELETE FROM keys WHERE key IN ({those})", (begin, end))
+        self._dropped += self._connection.changes()
+        if self._dropped > _DROPPED:
+            self.see_anew()
+
+    # --- what was seen ----------------------------------------------------------------------------
+
+    def see_anew(self) -> None:
+        """Others have added keys, or many were dropped: `seen` is to be read again."""
+        self.seen.begin()
+        self._read_to = b""
+        self._dropped = 0
+
+    def see_more(self) -> None:
+        """Read some more into `seen`, until that has all."""
+        if self.seen.is_whole:
+            return
+        # One row: for each one the interpreter's lock would be let go of.
+        some = "SELECT key FROM keys WHERE key > ? ORDER BY key LIMIT ?"
+        rows = self._ask(f"SELECT group_concat(hex(key)) FROM ({some})", (self._read_to, _READ))
+        keys = list(map(bytes.fromhex, rows[0][0].split(","))) if rows[0][0] else []
+        self.seen.add(keys)
+        if len(keys) < _READ:
+            self.seen.end()
+        else:
+            self._read_to = keys[-1]

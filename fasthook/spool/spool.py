@@ -125,7 +125,9 @@ class Spool:
         lag, lookup = Lag(), Index(path / INDEX_NAME)
         lag.keys.update(index.keys.fresh)
         self.rejects = Rejects(path / REJECTS_NAME)
-        self._committer = Committer(journals, lookup, lag, settings.max_bytes, self._from_thread)
+        self._committer = Committer(
+            journals, lookup, index.keys.seen, lag, settings.max_bytes, self._from_thread
+        )
         heir = Heir(path, journals, index, self._released)
         self._indexer = Indexer(
             index, journals, lag, self.rejects, heir, settings, self._found_in_thread
