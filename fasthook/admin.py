@@ -40,12 +40,19 @@ class Metrics:
     """What happened since the start. Labels are names of the configuration alone: bounded."""
 
     def __init__(self) -> None:
+        #: Called by `sum_up`, before anybody looks: they add what they have counted meanwhile.
+        self.sources: list[Callable[[], None]] = []
         #: By endpoint, and by kind of delivery or status.
         self.requests: defaultdict[tuple[str, str], int] = defaultdict(int)
         # Not metrics, whose labels they would make without bound, but what the alerts look at.
         self.event_clients: Tally[tuple[str, str]] = Tally()  # (endpoint, client) → accepted
         self.reject_clients: Tally[tuple[str, str]] = Tally()  # the same of those refused
         self.errors: Tally[tuple[str, str]] = Tally()  # (endpoint, kind of error)
+
+    def sum_up(self) -> None:
+        """Have all that was counted until now."""
+        for source in self.sources:
+            source()
 
     def refused(self, endpoint: str, client: str, rejection: Rejection) -> None:
         """Count a request that was refused."""
@@ -60,6 +67,7 @@ class Metrics:
 
     def families(self, handlers: Mapping[str, Counts]) -> Iterable[Metric]:
         """As Prometheus has them."""
+        self.sum_up()
         requests = CounterMetricFamily(
             "fasthook_requests", "Requests by what became of them.", labels=("endpoint", "result")
         )

@@ -13,6 +13,7 @@ from typing import Any, Final
 import apsw
 from prometheus_client import Metric
 
+from fasthook.accounts import Account
 from fasthook.admin import Metrics, gauge
 from fasthook.config import Config, spool_of
 from fasthook.dispatch.backlog import Backlog
@@ -57,18 +58,18 @@ class Line:
         self._logs_attempts = config.log.attempts
         self.metrics = metrics
         self._requests = metrics.requests
+        metrics.sources.append(self._sum_up)
         server, settings = config.server, config.dispatch
         self.receiver = Receiver(
             plan.endpoints + plan.own_endpoints,
             Clients(server.trusted_proxies),
             ClientBuckets(server.unverified_rate, server.unverified_burst),
         )
-        self._providers = {e.name: e.provider for e in plan.endpoints}
-        self._is_id_signed = {e.name: e.is_id_signed for e in plan.endpoints}
-        #: Where nothing is signed, or nothing in it tells two events apart: each is one.
-        self._may_repeat = {e.name for e in plan.endpoints if e.may_repeat or e.provider == "none"}
-        self._keeps_rejected = {e.name for e in plan.endpoints if e.keep_rejected}
-        self._success = {name: rendered(reply) for name, reply in plan.answers.items()}
+        by_name = {endpoint.name: endpoint for endpoint in plan.endpoints}
+        self._accounts = {
+            name: Account(by_name.get(name), rendered(reply))
+            for name, reply in plan.answers.items()
+        }
         self.spool = self._open_spool(config, place) if config.spool.durability != "none" else None
         #: Takes handshakes that are answered later; has keys fetched. See `pairing`, `fetching`.
         self.take: Callable[[Delivery, Request, Connection, int], bool] | None = None
@@ -148,7 +149,7 @@ class Line:
                 request, connection.peer, time.monotonic(), time.time_ns()
             )
             if delivery.kind == "event":
-                if delivery.endpoint in self._may_repeat:
+                if self._accounts[delivery.endpoint].may_repeat:
                     delivery.key = os.urandom(KEY_BYTES)
                 if not backlog.enter(delivery):
                     backlog.refuse()
@@ -202,10 +203,11 @@ class Line:
         is_event = delivery.kind == "event"
         runs = is_event and recall.enter(delivery)
         endpoint = delivery.endpoint
-        if endpoint in self._may_repeat:
+        account = self._accounts[endpoint]
+        if account.may_repeat:
             key = os.urandom(KEY_BYTES)
         else:
-            is_signed = self._is_id_signed[endpoint] and delivery.secret_index >= 0
+            is_signed = account.is_id_signed and delivery.secret_index >= 0
             key = key_of(delivery, is_id_signed=is_signed)
         try:
             spool.accept(Entry(key, delivery, runs, (connection, number)))
@@ -257,16 +259,34 @@ class Line:
 
     def accepted(self, delivery: Delivery, kind: str) -> Answer:
         """Say and count it; what its sender is told."""
-        self._requests[delivery.endpoint, kind] += 1
-        self.metrics.event_clients[delivery.endpoint, delivery.client] += 1
-        if delivery.secret_index < 0 and delivery.kind == "event":
-            self._requests[delivery.endpoint, "unverified"] += 1
+        account = self._accounts[delivery.endpoint]
+        if kind == "event":
+            account.events += 1
+            if delivery.secret_index < 0:
+                self._requests[delivery.endpoint, "unverified"] += 1
+        else:
+            self._requests[delivery.endpoint, kind] += 1
+        if delivery.client != account.client:
+            self._turn_to(delivery.client, delivery.endpoint, account)
+        account.came += 1
         if self._logs_requests:
             say_accepted(self._log, delivery, kind)
         reply = delivery.reply
-        if reply is None:
-            return self._success[delivery.endpoint]
-        return rendered(reply)
+        return account.success if reply is None else rendered(reply)
+
+    def _turn_to(self, client: str, endpoint: str, account: Account) -> None:
+        """Another client has come."""
+        if account.came:
+            self.metrics.event_clients[endpoint, account.client] += account.came
+        account.client, account.came = client, 0
+
+    def _sum_up(self) -> None:
+        """What was counted goes to the metrics."""
+        for endpoint, account in self._accounts.items():
+            if account.events:
+                self._requests[endpoint, "event"] += account.events
+                account.events = 0
+            self._turn_to("", endpoint, account)
 
     def reject(self, rejection: Rejection, request: Request, peer: str) -> Answer:
         """The same of a refusal."""
@@ -276,7 +296,8 @@ class Line:
         self._say_rejected(rejection, endpoint, client, method=method, path=path)
         if self.spool is not None:
             now_ns = time.time_ns()
-            kept = endpoint in self._keeps_rejected and not rejection.is_withheld
+            account = self._accounts.get(endpoint)
+            kept = account is not None and account.keeps_rejected and not rejection.is_withheld
             head, body = (request.head, request.body) if kept else (None, None)
             reject = (now_ns, rejection.status, client, endpoint, method, path, str(rejection))
             self.spool.rejects.add(Reject(*reject, head, body))
@@ -291,11 +312,12 @@ class Line:
             self.spool.rejects.add(Reject(*what))
 
     def _say_rejected(self, rejection: Rejection, endpoint: str, client: str, **more: str) -> None:
+        account = self._accounts.get(endpoint)
         fields = {
             "status": rejection.status,
             "reason": str(rejection),
             "endpoint": endpoint,
-            "provider": self._providers.get(endpoint),
+            "provider": account.provider if account is not None else None,
             "client": client,
             **more,
         }

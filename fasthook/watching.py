@@ -61,6 +61,7 @@ class Ledger:
     def take(self) -> Counts:
         """The counts since the last call."""
         counts = Counts()
+        self._metrics.sum_up()
         for key, total in self._metrics.requests.items():
             count = total - self._before.get(key, 0)
             if not count:

@@ -19,7 +19,7 @@ LAYERS: list[set[str]] = [  # a module imports from rows below its own; names of
     {"verifying", "sharing"},
     {"handler_options", "fetch_plan", "alert_events", "doubts"},
     {"routing"},
-    {"admin"},
+    {"admin", "accounts"},
     {"wire", "intake", "spool", "dispatch", "handlers", "config", "notify", "remote", "alerts"},
     {"logs", "redacting", "recordings", "shapes", "converting"},
     {"values", "conditions", "handling"},

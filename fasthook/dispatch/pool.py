@@ -105,12 +105,15 @@ class Pool:
 
     def connect(self, endpoints: Mapping[str, Sequence[Wanted]]) -> None:
         """Endpoint → its handlers."""
-        self._routes = {
-            endpoint: tuple(
-                Route(self.lanes[w.name], w.payload_index, w.key_index, w.due_index) for w in wanted
-            )
-            for endpoint, wanted in endpoints.items()
-        }
+        self._routes = {}
+        known: dict[tuple[Wanted, ...], tuple[Route, ...]] = {}  # many endpoints have the same
+        for endpoint, wanted in endpoints.items():
+            of = tuple(wanted)
+            if of not in known:
+                known[of] = tuple(
+                    Route(self.lanes[w.name], w.payload_index, w.key_index, w.due_index) for w in of
+                )
+            self._routes[endpoint] = known[of]
         self._takes_all = {
             endpoint
             for endpoint, wanted in endpoints.items()

@@ -98,15 +98,19 @@ class Vouched:
     rest, which costs it nothing that the others would miss.
     """
 
-    __slots__ = ("young", "_old")
+    __slots__ = ("last", "young", "_old")
 
     def __init__(self) -> None:
-        #: Seen since the last change of generation: whoever is in it need not be added.
+        self.last = ""  # the last one that was added: it need not be again
+        #: Seen since the last change of generation.
         self.young: set[str] = set()
         self._old: set[str] = set()
 
     def add(self, client: str) -> None:
         """Something of this client was genuine."""
+        self.last = client
+        if client in self.young:
+            return
         if len(self.young) >= MAX_VOUCHED:
             self._old, self.young = self.young, set()
         # An IPv6 host changes its address within its network.

@@ -30,33 +30,34 @@ from fasthook.model import Delivery, Request, Undecodable, request_of
 class Endpoint(msgspec.Struct, frozen=True):
     """One configured path, compiled."""
 
+    # What each request asks for stands together: with thousands of endpoints it is in no cache.
     name: str
-    path: bytes
     provider: str
     verifier: Verifier
     identifier: Identifier
+    path: bytes
     bucket: TokenBucket | None = None
-    allow: AllowList | None = None
-    events: frozenset[str] | None = None  # None: all of them
+    is_plain: bool = False  # every delivery is an event for all handlers, in no order
+    is_guarded: bool = False  # something is to be asked before the signature, also of a POST
+    vouched: Vouched = msgspec.field(default_factory=Vouched)
     greetings: tuple[Greeting, ...] = ()
-    #: Handshakes that are answered without a signature.
-    openings: tuple[Greeting, ...] = ()
     #: Handshakes that hand over a secret: among the openings only while the endpoint is paired.
     handovers: tuple[Greeting, ...] = ()
+    events: frozenset[str] | None = None  # None: all of them
+    filters: tuple[Filter, ...] = ()  # of those that do not get every event
+    order_keys: tuple[OrderKey, ...] = ()  # one per distinct `ordered_by` of the handlers
+    allow: AllowList | None = None
+    #: Handshakes that are answered without a signature.
+    openings: tuple[Greeting, ...] = ()
     retries_429: bool = False
     security_headers: frozenset[bytes] = frozenset()
     is_id_signed: bool = False  # so that it alone makes a duplicate
     may_repeat: bool = False  # nothing makes a duplicate
-    order_keys: tuple[OrderKey, ...] = ()  # one per distinct `ordered_by` of the handlers
     handlers: int = 1  # how many it has
-    filters: tuple[Filter, ...] = ()  # of those that do not get every event
     keep_rejected: bool = False  # head and body of what is refused
     refusal_status: int = 401  # of what is not genuine
     methods: tuple[bytes, ...] = (b"POST",)
-    is_plain: bool = False  # every delivery is an event for all handlers, in no order
-    is_guarded: bool = False  # something is to be asked before the signature, also of a POST
     is_refusal_bare: bool = False
-    vouched: Vouched = msgspec.field(default_factory=Vouched)
 
     def __post_init__(self) -> None:
         is_plain = not (self.greetings or self.order_keys or self.events is not None)
@@ -135,7 +136,7 @@ class Receiver:
                     self._unverified.charge(limiter_key(client), now_s)
                     return opened
             secret_index = endpoint.verifier.verify(request, wall_ns / 1e9)
-            if client not in endpoint.vouched.young and secret_index >= 0:
+            if client != endpoint.vouched.last and secret_index >= 0:
                 endpoint.vouched.add(client)
             if endpoint.bucket is not None:
                 self._check_rate(endpoint, endpoint.bucket, now_s)

@@ -39,14 +39,17 @@ _PAUSE_S: Final = 1.0
 RETRY_AFTER_S: Final = 5
 
 
-class Entry(msgspec.Struct, gc=False, eq=False):
+class Entry:
     """A delivery that waits for its commit, and whatever the caller wants back with it."""
 
-    key: bytes  # by what it is known when it comes again
-    delivery: Delivery
-    runs: bool  # it is dispatched from memory; else it is read back from disk
-    token: Any
-    deferred_since_s: float = 0.0  # monotonic; another worker is about to store the same event
+    __slots__ = ("deferred_since_s", "delivery", "key", "runs", "token")
+
+    def __init__(self, key: bytes, delivery: Delivery, runs: bool, token: Any) -> None:
+        self.key = key  # by what it is known when it comes again
+        self.delivery = delivery
+        self.runs = runs  # it is dispatched from memory; else it is read back from disk
+        self.token = token
+        self.deferred_since_s = 0.0  # monotonic; another worker is about to store the same event
 
 
 class Batch:

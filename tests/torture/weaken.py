@@ -31,7 +31,7 @@ def early() -> None:
 
     def _store(self: Any, delivery: Any, connection: Any, number: int) -> None:
         store(self, delivery, _Nobody(), number)  # type: ignore[arg-type]
-        answer = self._success[delivery.endpoint]
+        answer = self._accounts[delivery.endpoint].success
         self.spool._loop.call_soon(connection.answer, number, answer)
 
     line.Line._store = _store  # type: ignore[method-assign]
