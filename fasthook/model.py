@@ -6,12 +6,19 @@ Plain values. This module knows no stage, no disk, no network and no clock.
 import typing
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, Generic, Literal, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 import orjson
 
 from fasthook import inbox
+from fasthook.reply import Reply as Reply
+from fasthook.transit import Delivery as Delivery
+from fasthook.transit import Outcome as Outcome
+from fasthook.transit import OutcomeKind as OutcomeKind
+from fasthook.transit import Request as Request
+from fasthook.transit import field_values as field_values
+from fasthook.transit import joined as joined
 
 T = TypeVar("T")
 
@@ -27,85 +34,9 @@ def iso(at_ns: int) -> str | None:
     return f"{whole:%Y-%m-%dT%H:%M:%S}.{at_ns % 10**9 // 1000:06}Z"
 
 
-class Request(msgspec.Struct, gc=False):
-    """One parsed HTTP request, not yet trusted."""
-
-    method: bytes
-    target: bytes  # as received, with the query
-    path: bytes  # the part of the target before "?"
-    head: bytes  # request line and fields as received, up to and with the blank line
-    headers: dict[bytes, bytes]  # names in lower case; a repeated field's values joined by ", "
-    keep_alive: bool
-    repeated: dict[bytes, list[bytes]] | None = None  # only the fields sent more than once
-    body: bytes = b""  # as received: the bytes that are verified
-
-    @property
-    def query(self) -> bytes:
-        """The part of the target after the first "?", or nothing."""
-        return self.target.partition(b"?")[2]
-
-
-def field_values(head: bytes) -> dict[bytes, list[bytes]]:
-    """All values of each field of a whole head, trimmed; names in lower case."""
-    values: dict[bytes, list[bytes]] = {}
-    for line in head[:-4].split(b"\r\n")[1:]:
-        name, _, value = line.partition(b":")
-        values.setdefault(name.lower(), []).append(value.strip(b" \t"))
-    return values
-
-
-def joined(values: dict[bytes, list[bytes]]) -> dict[bytes, bytes]:
-    """One value a field: several are joined by ", " (RFC 9110 §5.3)."""
-    return {name: b", ".join(several) for name, several in values.items()}
-
-
 def texts(fields: Mapping[bytes, bytes]) -> dict[str, str]:
     """Header fields as ISO-8859-1 text (RFC 9110 §5.5)."""
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in fields.items()}
-
-
-class Reply(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a sender is told where it wants more than a status."""
-
-    status: int = 200
-    content_type: str = "text/plain; charset=utf-8"
-    body: str = ""
-    headers: dict[str, str] = {}
-
-
-class Delivery(msgspec.Struct, gc=False):
-    """An accepted request on its way to its handlers."""
-
-    endpoint: str
-    provider: str
-    event_id: str  # the provider's, or else the digest of the body
-    event_type: str
-    head: bytes  # as received
-    body: bytes  # as received: the bytes that were verified
-    received_at_ns: int  # wall clock
-    client: str
-    secret_index: int  # which of the endpoint's secrets signed it, counted from 0; -1: none did
-    #: One per distinct payload type of the endpoint's handlers: the value, or the `Undecodable`.
-    payloads: tuple[Any, ...] = ()
-    #: "event" goes to the handlers; "ignored" and handshakes (by their name) are answered alone.
-    kind: str = "event"
-    reply: Reply | None = None  # None: the endpoint's success answer
-    position: int = -1  # in the spool, once it is stored
-    #: One per distinct `ordered_by` of the endpoint's handlers; empty: in no order.
-    order_keys: tuple[str, ...] = ()
-    open_handlers: int = 0  # that have it in line or in hand
-    has_one_handler: bool = False  # in all, and it was not tried before
-    #: Handlers of the endpoint whose `when` is not true of it, and why.
-    unwanted: dict[str, str] | None = None
-    key: bytes = b""  # by what the spool knows it when it comes again, once that has it
-
-    @property
-    def headers(self) -> dict[bytes, bytes]:
-        """The fields of its head, names in lower case: read anew each time.
-
-        Most deliveries are asked for none, and wait in memory by the thousand.
-        """
-        return joined(field_values(self.head))
 
 
 def key_of(delivery: Delivery) -> bytes:
@@ -226,23 +157,3 @@ class Undecoded(msgspec.Struct, frozen=True):
 
 #: "wait": there was no attempt yet, for events of the same key come first. "skip": there is none,
 #: for the handler does not want it. "hold": not yet. "superseded": a newer one runs in its place.
-OutcomeKind = Literal["done", "retry", "dead", "wait", "skip", "hold", "superseded"]
-
-
-class Outcome(msgspec.Struct, gc=False, eq=False):
-    """What one attempt came to."""
-
-    delivery: Delivery
-    handler: str
-    attempt: int
-    kind: OutcomeKind
-    duration_s: float
-    error: str = ""  # one line; empty when done
-    retry_in_s: float = 0.0
-    traceback: str = ""  # of an error that the handler did not raise on purpose
-    is_discarded: bool = False  # the handler does not want to try it again
-    leaves: bool = False  # memory: no other handler has the delivery in line or in hand
-    order_key: str = ""  # where events of the same key wait on disk for this one
-    due_ns: int = 0  # of what is held: until then, wall clock
-    since_ns: int = 0  # of what is held: receipt of the first event of its key that it stands for
-    by: int = -1  # of what is superseded: position of the newer one, if it has one

@@ -24,6 +24,8 @@ LAYERS: list[set[str]] = [  # a module imports from rows below its own; names of
     {"logs", "redacting", "recordings", "shapes", "converting"},
     {"values", "conditions", "handling"},
     {"model"},
+    {"transit"},
+    {"reply"},
     {"inbox"},
     {"errors"},
 ]

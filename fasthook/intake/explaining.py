@@ -149,8 +149,9 @@ def _other_bodies(case: Case) -> Iterator[_Trial]:
             text = (
                 f"the body was changed on the way: signed was {what}. Verify the bytes as they came"
             )
-            parts = {n: getattr(case.request, n) for n in Request.__struct_fields__}
-            request = Request(**{**parts, "body": changed})
+            was = case.request
+            fields = was.headers, was.keep_alive, was.repeated
+            request = Request(was.method, was.target, was.path, was.head, *fields, changed)
             yield Finding("body changed", text), case._replace(request=request)
 
 

@@ -43,9 +43,12 @@ def request_of(
     return Request(method, target, target.partition(b"?")[0], head, fields, True, None, body)
 
 
+_PARTS = ("method", "target", "path", "head", "headers", "keep_alive", "repeated", "body")
+
+
 def copy_of(request: Request, **changes: Any) -> Request:
     """The request with its own headers, and `changes`."""
-    parts = {name: getattr(request, name) for name in Request.__struct_fields__}
+    parts = {name: getattr(request, name) for name in _PARTS}
     return Request(**{**parts, "headers": dict(request.headers), **changes})
 
 

@@ -7,6 +7,7 @@ import itertools
 import random
 import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import uvloop
 
@@ -24,7 +25,22 @@ SMALL_BODY = 4096
 CUT_EVERYWHERE = 400
 ACCEPTED = render(202)
 
-Result = tuple[list[Request], type[Rejection] | None, Phase | None]
+
+class Read(NamedTuple):
+    """A request that can be compared with others."""
+
+    method: bytes
+    target: bytes
+    path: bytes
+    query: bytes
+    head: bytes
+    headers: dict[bytes, bytes]
+    repeated: dict[bytes, list[bytes]] | None
+    keep_alive: bool
+    body: bytes
+
+
+Result = tuple[list[Read], type[Rejection] | None, Phase | None]
 
 
 # --- reader ---------------------------------------------------------------------------------------
@@ -38,14 +54,14 @@ def read(pieces: Iterable[bytes], limit: int = BODY_LIMIT) -> Result:
     """The requests, up to one that ends the connection; the class of the refusal; the phase."""
     budget = ByteBudget(64 * MiB)
     reader = new_reader(budget, limit)
-    requests: list[Request] = []
+    requests: list[Read] = []
     refusal = None
     phase: Phase | None = None
     try:
         for piece in pieces:
             reader.feed(piece)
             while (request := reader.next_request()) is not None:
-                requests.append(request)
+                requests.append(Read(*(getattr(request, name) for name in Read._fields)))
                 if not request.keep_alive:
                     return requests, None, None
         phase = reader.phase
