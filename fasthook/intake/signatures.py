@@ -126,7 +126,8 @@ class BodyVerifier:
     def verify(self, request: Request, now_s: float) -> int:
         """See `Verifier`."""
         claimed = request.headers.get(self._header)
-        if claimed is None or (self._others and self._others & request.headers.keys()):
+        others = self._others
+        if claimed is None or (others and not others.isdisjoint(request.headers)):
             return self._general.verify(request, now_s)
         matched = -1
         for index, keyed in enumerate(self._keyed):
