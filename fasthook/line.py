@@ -262,10 +262,10 @@ class Line:
         account = self._accounts[delivery.endpoint]
         if kind == "event":
             account.events += 1
-            if delivery.secret_index < 0:
-                self._requests[delivery.endpoint, "unverified"] += 1
         else:
             self._requests[delivery.endpoint, kind] += 1
+        if delivery.secret_index < 0 and delivery.kind == "event":
+            self._requests[delivery.endpoint, "unverified"] += 1
         if delivery.client != account.client:
             self._turn_to(delivery.client, delivery.endpoint, account)
         account.came += 1

@@ -33,6 +33,8 @@ _RETRY_S: Final = 1.0
 _PRUNE_S: Final = 60.0
 _PRUNE_FULL_S: Final = 1.0
 _COUNT_S: Final = 5.0
+#: So often some more keys are read into what was seen, until all are: a million in half a minute.
+_SEEN_A_TURN: Final = 8
 #: Of what was held for a handler, in one transaction.
 _FREED: Final = 1000
 
@@ -208,7 +210,8 @@ class Indexer:
         if self.claims is not None:
             self.claims.release(keys.gathered)
         else:
-            keys.see_more()
+            for _ in range(_SEEN_A_TURN):
+                keys.see_more()
         self._lag.found(keys.gathered)
         keys.gathered = []
 
