@@ -81,7 +81,9 @@ def probe(event):
             can[name] = ""
         except Exception as error:
             can[name] = f"{type(error).__name__}: {error}"
-    (STATE / f"probe-{event.id}").write_text(json.dumps(can))
+    part = STATE / f"part-{event.id}"
+    part.write_text(json.dumps(can))
+    part.rename(STATE / f"probe-{event.id}")  # whole, as soon as it is there
 '''
 
 ENDPOINTS = """
@@ -287,7 +289,8 @@ def confine() -> dict[str, Any]:
     post("confined", "/probe")
     wait_for((STATE / "probe-confined").exists, "the handler in a thread")
     wait_for((STATE / "apart-confined").exists, "the handler in a process")
-    wait_for((STATE / "copied").exists, "the command")
+    copied = STATE / "copied"
+    wait_for(lambda: copied.exists() and copied.stat().st_size == len(BODY), "the command")
     status = Path(f"/proc/{workers()[0]}/status").read_text()
     fields = dict(re.findall(r"^(Uid|CapEff|NoNewPrivs|Seccomp):\s+(\w+)", status, re.MULTILINE))
     uid = Path(f"/proc/{workers()[0]}").stat().st_uid
@@ -295,7 +298,7 @@ def confine() -> dict[str, Any]:
     return {
         "can": json.loads((STATE / "probe-confined").read_text()),
         "fields": fields | {"Uid": str(uid)},
-        "copied": (STATE / "copied").read_text() == BODY.decode(),
+        "copied": copied.read_text() == BODY.decode(),
         "secret_in_environment": SECRET.read_bytes().strip() in environment,
         "state_mode": f"{Path('/var/lib/private/fasthook').stat().st_mode & 0o777:o}",
         "spool_mode": f"{(STATE / 'spool').stat().st_mode & 0o777:o}",
