@@ -11,7 +11,7 @@ import pytest
 from tests.torture.helpers import FULL, Load, Site, check, needs_strace, say_sets, wait_for
 from tests.torture.trace import CALLS, Synced, Written, happenings
 
-KILLS = 100 if FULL else 6
+KILLS = 100 if FULL else 8
 
 
 def killed_at_random(site: Site, kills: int, weak: str = "") -> Load:

@@ -27,7 +27,7 @@ from tests.torture.helpers import (
 )
 
 AT_ONCE = 100
-ROUNDS = 100 if FULL else 3
+ROUNDS = 100 if FULL else 5
 
 
 def all_at_once(port: int, event_id: str) -> list[bytes]:

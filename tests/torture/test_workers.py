@@ -11,7 +11,7 @@ import pytest
 
 from tests.torture.helpers import FULL, Load, Site, check, say, say_sets, send, wait_for
 
-KILLS = 200 if FULL else 5
+KILLS = 200 if FULL else 8
 STOP_S = 30.0 if FULL else 13.0  # a worker is stalled after 10 s
 
 
