@@ -332,6 +332,7 @@ def unseen() -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as name:
         index = Index(Path(name, "index.db"), is_writer=True)
         keys = index.keys
+        keys.seen.begin()
         with transaction(index._connection):
             keys.add([secrets.token_bytes(KEY_BYTES) for _ in range(200_000)], are_fresh=False)
         keys.seen.end()

@@ -208,6 +208,7 @@ class Indexer:
         if len(keys.fresh) >= (1 if self.claims is not None else self._fresh_keys):
             keys.gather()
         if self.claims is not None:
+            keys.see_no_more()  # nobody asks it meanwhile
             self.claims.release(keys.gathered)
         else:
             for _ in range(_SEEN_A_TURN):
@@ -227,7 +228,7 @@ class Indexer:
         self._journals.measure()
         if on_alone is not None and not self._heir.is_anybody_there():
             self._on_alone = None
-            self._index.keys.see_anew()  # they have added some
+            self._index.keys.see_no_more()  # what they have added went past it
             on_alone(self._index.held_keys())
 
     def _bring(self, wanted: int) -> None:

@@ -27,8 +27,8 @@ class Keys:
         self._connection = connection
         self.fresh: list[bytes] = []  # not found by `known` yet
         self.gathered: list[bytes] = []  # found since; whoever wants to know takes them out
-        #: What `known` finds, as far as this connection adds it and `see_more` has read it. Of the
-        #: writer; another thread may ask it.
+        #: What `known` finds, once `see_more` has read it: of the writer, while nobody else adds
+        #: keys. Another thread may ask it.
         self.seen = Seen()
         self._read_to = b""
         self._dropped = 0
@@ -74,13 +74,13 @@ class Keys:
         self._ask(f"DELETE FROM keys WHERE key IN ({those})", (begin, end))
         self._dropped += self._connection.changes()
         if self._dropped > _DROPPED:
-            self.see_anew()
+            self.see_no_more()
 
     # --- what was seen ----------------------------------------------------------------------------
 
-    def see_anew(self) -> None:
-        """Others have added keys, or many were dropped: `seen` is to be read again."""
-        self.seen.begin()
+    def see_no_more(self) -> None:
+        """Others add keys, too, or many were dropped: `see_more` begins anew."""
+        self.seen.stop()
         self._read_to = b""
         self._dropped = 0
 
@@ -88,6 +88,8 @@ class Keys:
         """Read some more into `seen`, until that has all."""
         if self.seen.is_whole:
             return
+        if not self.seen.is_begun:
+            self.seen.begin()
         # One row: for each one the interpreter's lock would be let go of.
         some = "SELECT key FROM keys WHERE key > ? ORDER BY key LIMIT ?"
         rows = self._ask(f"SELECT group_concat(hex(key)) FROM ({some})", (self._read_to, _READ))

@@ -18,11 +18,16 @@ _SOME: Final = 1024
 
 
 class Seen:
-    """Of a growing set of keys. It tells them apart only from when it has all of them."""
+    """Of a growing set of keys, from when it is begun; of use from when it has all of them."""
 
     def __init__(self) -> None:
         self._bits = bytearray()  # those that count; none: not all are added yet
-        self._growing = bytearray(_BITS // 8)
+        self._growing = bytearray()  # none: it is not begun, and takes no memory
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether what is added counts."""
+        return bool(self._growing)
 
     @property
     def is_whole(self) -> bool:
@@ -30,13 +35,23 @@ class Seen:
         return bool(self._bits)
 
     def begin(self) -> None:
+        """From now on keys are added, and then those that there were before."""
+        self._growing = bytearray(_BITS // 8)
+
+    def end(self) -> None:
+        """All that there are have been added."""
+        self._bits = self._growing
+
+    def stop(self) -> None:
         """Have none again."""
         self._bits = bytearray()
-        self._growing = bytearray(_BITS // 8)
+        self._growing = bytearray()
 
     def add(self, keys: Sequence[bytes]) -> None:
         """From now on these may have been seen."""
         bits = self._growing
+        if not bits:
+            return
         for begin in range(0, len(keys), _SOME):
             for key in keys[begin : begin + _SOME]:
                 number = hash(key)  # bytes remember theirs
@@ -44,10 +59,6 @@ class Seen:
                 bits[first >> 3] |= 1 << (first & 7)
                 bits[second >> 3] |= 1 << (second & 7)
             time.sleep(0)
-
-    def end(self) -> None:
-        """All that there are have been added."""
-        self._bits = self._growing
 
     def perhaps(self, keys: Sequence[bytes]) -> list[bytes]:
         """Those which may have been added; the others were not."""

@@ -18,6 +18,7 @@ from tests.spool.test_spool import delivery, run
 @given(st.lists(st.binary(max_size=20), max_size=50), st.lists(st.binary(max_size=20)))
 def test_what_was_added_may_have_been_seen(added, others):
     seen = Seen()
+    seen.begin()
     seen.add(added)
     assert seen.perhaps(others) == others  # nothing is told of what is not whole
     seen.end()
@@ -27,6 +28,7 @@ def test_what_was_added_may_have_been_seen(added, others):
 
 def test_nearly_all_others_were_not_seen():
     seen = Seen()
+    seen.begin()
     seen.add([os.urandom(16) for _ in range(1_000_000)])
     seen.end()
     count = len(seen.perhaps([os.urandom(16) for _ in range(100_000)]))
@@ -47,6 +49,21 @@ def test_all_that_an_index_finds_is_read(tmp_path, count):
     assert index.keys.seen.is_whole
     assert index.keys.seen.perhaps(made) == made
     index.close()
+
+
+def test_before_it_is_begun_nothing_is_added_and_it_takes_no_memory():
+    seen = Seen()
+    seen.add([b"a"])
+    assert not seen.is_begun
+    assert not seen._growing
+    seen.begin()
+    assert seen.is_begun
+    seen.end()
+    assert seen.perhaps([b"a"]) == []
+    seen.stop()
+    assert seen.perhaps([b"a"]) == [b"a"]
+    assert not seen.is_begun
+    assert not seen._growing
 
 
 def seen_of(harness):
@@ -76,6 +93,7 @@ def test_one_that_lacks_some_would_take_them_for_new(tmp_path):
     async def scenario(harness):
         await harness.commit(delivery("a"))
         await until(lambda: not lag_of(harness).keys)
+        seen_of(harness).stop()
         seen_of(harness).begin()
         seen_of(harness).end()
         assert await known(harness, "a") == []
@@ -113,7 +131,7 @@ def test_what_others_have_stored_is_known_when_they_have_ended(tmp_path):
 @pytest.mark.patches
 def test_if_it_were_not_read_anew_theirs_would_be_new(tmp_path, monkeypatch):
     """The control."""
-    monkeypatch.setattr("fasthook.spool.keys.Keys.see_anew", lambda self: None)
+    monkeypatch.setattr("fasthook.spool.keys.Keys.see_no_more", lambda self: None)
     monkeypatch.setattr("fasthook.spool.heir.Heir._take", lambda self, number, claims: False)
     assert asyncio.run(told_of_another(tmp_path)) == []
 
