@@ -13,7 +13,7 @@ from typing import Any, Final
 import apsw
 from prometheus_client import Metric
 
-from fasthook.accounts import Account
+from fasthook.accounts import accounts_of
 from fasthook.admin import Metrics, gauge
 from fasthook.config import Config, spool_of
 from fasthook.dispatch.backlog import Backlog
@@ -57,7 +57,6 @@ class Line:
         self._logs_requests = config.log.requests
         self._logs_attempts = config.log.attempts
         self.metrics = metrics
-        self._requests = metrics.requests
         metrics.sources.append(self._sum_up)
         server, settings = config.server, config.dispatch
         self.receiver = Receiver(
@@ -65,11 +64,7 @@ class Line:
             Clients(server.trusted_proxies),
             ClientBuckets(server.unverified_rate, server.unverified_burst),
         )
-        by_name = {endpoint.name: endpoint for endpoint in plan.endpoints}
-        self._accounts = {
-            name: Account(by_name.get(name), rendered(reply))
-            for name, reply in plan.answers.items()
-        }
+        self._accounts = accounts_of(plan)
         self.spool = self._open_spool(config, place) if config.spool.durability != "none" else None
         #: Takes handshakes that are answered later; has keys fetched. See `pairing`, `fetching`.
         self.take: Callable[[Delivery, Request, Connection, int], bool] | None = None
@@ -260,33 +255,16 @@ class Line:
     def accepted(self, delivery: Delivery, kind: str) -> Answer:
         """Say and count it; what its sender is told."""
         account = self._accounts[delivery.endpoint]
-        if kind == "event":
-            account.events += 1
-        else:
-            self._requests[delivery.endpoint, kind] += 1
-        if delivery.secret_index < 0 and delivery.kind == "event":
-            self._requests[delivery.endpoint, "unverified"] += 1
-        if delivery.client != account.client:
-            self._turn_to(delivery.client, delivery.endpoint, account)
-        account.came += 1
+        account.count(delivery, kind, self.metrics)
         if self._logs_requests:
             say_accepted(self._log, delivery, kind)
         reply = delivery.reply
         return account.success if reply is None else rendered(reply)
 
-    def _turn_to(self, client: str, endpoint: str, account: Account) -> None:
-        """Another client has come."""
-        if account.came:
-            self.metrics.event_clients[endpoint, account.client] += account.came
-        account.client, account.came = client, 0
-
     def _sum_up(self) -> None:
         """What was counted goes to the metrics."""
         for endpoint, account in self._accounts.items():
-            if account.events:
-                self._requests[endpoint, "event"] += account.events
-                account.events = 0
-            self._turn_to("", endpoint, account)
+            account.sum_up(endpoint, self.metrics)
 
     def reject(self, rejection: Rejection, request: Request, peer: str) -> Answer:
         """The same of a refusal."""
