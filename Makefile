@@ -77,7 +77,9 @@ uninstall:
 	@PREFIX=$(PREFIX) PURGE=$(PURGE) sh systemd/uninstall.sh
 
 # Compiled anew when its source changes: a compiled module stands before its source.
-COMPILED = fasthook/line.py fasthook/recall.py fasthook/saying.py $(wildcard $(addsuffix /*.py,$(addprefix fasthook/,wire intake dispatch spool)))
+# (All of its rooms, too: what is compiled has constants of its neighbours within it.)
+COMPILED := $(shell sed -n '/^include = \[$$/,/^\]/s/.*"\(fasthook.*\.py\)".*/\1/p' pyproject.toml)
+COMPILED := $(sort $(COMPILED) $(wildcard $(addsuffix /*.py,$(addprefix fasthook/,wire intake dispatch spool))))
 # 1 where there are a C compiler and Python's headers; `make COMPILE=0 ...` does without.
 COMPILE ?= $(shell command -v cc >/dev/null && $(PYTHON) -c 'import pathlib, sysconfig; \
   print(int(pathlib.Path(sysconfig.get_path("include"), "Python.h").exists()))')
