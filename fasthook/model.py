@@ -153,7 +153,3 @@ class Undecoded(msgspec.Struct, frozen=True):
     """
 
     decode: Callable[[bytes], Any] = orjson.loads
-
-
-#: "wait": there was no attempt yet, for events of the same key come first. "skip": there is none,
-#: for the handler does not want it. "hold": not yet. "superseded": a newer one runs in its place.

@@ -130,6 +130,8 @@ class Delivery:
         return joined(field_values(self.head))
 
 
+#: "wait": there was no attempt yet, for events of the same key come first. "skip": there is none,
+#: for the handler does not want it. "hold": not yet. "superseded": a newer one runs in its place.
 OutcomeKind = Literal["done", "retry", "dead", "wait", "skip", "hold", "superseded"]
 
 

@@ -19,7 +19,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qs, parse_qsl, urlencode
 
-import msgspec
 import orjson
 
 from fasthook.errors import NoSignature
@@ -38,14 +37,23 @@ _FIELD: Final = re.compile(r"\{([^{}]*)\}")
 _MAX_FIELDS: Final = 1000
 
 
-class Found(msgspec.Struct, gc=False):
+class Found:
     """What was read out of a signature header and its companions."""
 
-    signatures: list[bytes]
-    timestamp: bytes = b""  # as sent: a re-formatted number would sign something else
-    fields: dict[bytes, bytes] | None = None
-    url: bytes = b""  # the public URL, as configured at the sender
-    computed: bytes = b""  # what a handshake wants to see proven
+    __slots__ = ("computed", "fields", "signatures", "timestamp", "url")
+
+    def __init__(
+        self,
+        signatures: list[bytes],
+        timestamp: bytes = b"",
+        fields: dict[bytes, bytes] | None = None,
+        url: bytes = b"",
+    ) -> None:
+        self.signatures = signatures
+        self.timestamp = timestamp  # as sent: a re-formatted number would sign something else
+        self.fields = fields
+        self.url = url  # the public URL, as configured at the sender
+        self.computed = b""  # what a handshake wants to see proven
 
 
 class Selector(NamedTuple):

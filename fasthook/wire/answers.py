@@ -13,7 +13,7 @@ from fasthook.model import Reply
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class Answer(msgspec.Struct, frozen=True, gc=False):
+class Answer(msgspec.Struct, frozen=True):
     """One response. What differs between two sendings, the date, goes in between."""
 
     status: int

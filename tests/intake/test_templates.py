@@ -20,7 +20,7 @@ from tests.intake.support import request_of
 REQUEST = request_of(
     b'{"a":{"b":["x",7,true,1.5]},"id":"\xc3\xa9"}', {"X-Id": "1"}, b"/hook?q=1&r=2&r=3"
 )
-FOUND = Found((b"sig",), b"42", {b"t": b"41"}, b"https://example.com/hook")
+FOUND = Found([b"sig"], b"42", {b"t": b"41"}, b"https://example.com/hook")
 VALUES = {
     "body": REQUEST.body,
     "timestamp": b"42",
